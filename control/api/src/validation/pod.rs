@@ -21,8 +21,6 @@ pub struct PodContext<'a> {
     pub volumes: HashMap<&'a str, &'a Value>,
     /// How long the pod may take to stop, in seconds.
     pub grace_period_seconds: Option<i64>,
-    /// The pod's restartPolicy.
-    pub restart_policy: &'a str,
 }
 
 /// A pod.
@@ -51,7 +49,6 @@ fn pod_spec(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let context = PodContext {
         volumes,
         grace_period_seconds: grace_period.int().filter(|seconds| *seconds >= 0),
-        restart_policy: at.child("restartPolicy").text(),
     };
     container::containers(&at.child("containers"), &context, errors);
     container::init_containers(&at.child("initContainers"), &at.child("containers"), &context, errors);
