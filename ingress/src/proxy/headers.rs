@@ -1,0 +1,214 @@
+//! Headers added for endpoints: who the client was and how it came, as ingress-nginx sets them.
+
+use crate::snapshot::Route;
+use http::HeaderValue;
+use http::header::{HOST, HeaderMap};
+use ipnet::IpNet;
+use pingora::Result;
+use pingora::http::RequestHeader;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Whose `X-Forwarded-*` headers are believed.
+#[derive(Clone, Debug, Default)]
+pub struct ForwardedTrust {
+    /// Networks of proxies in front; empty believes nobody.
+    pub proxies: Vec<IpNet>,
+}
+
+/// Where a request came from.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// The client, beyond trusted proxies.
+    pub client: IpAddr,
+    tls: bool,
+    port: u16,
+    host: Option<HeaderValue>,
+    proto: Option<HeaderValue>,
+    forwarded_port: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+}
+
+impl Default for Forwarded {
+    fn default() -> Forwarded {
+        Forwarded {
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            tls: false,
+            port: 0,
+            host: None,
+            proto: None,
+            forwarded_port: None,
+            request_id: None,
+        }
+    }
+}
+
+impl Forwarded {
+    /// `http` or `https`, as the client used it.
+    pub fn scheme(&self) -> &str {
+        let told = self.proto.as_ref().and_then(|value| value.to_str().ok());
+        told.unwrap_or(if self.tls { "https" } else { "http" })
+    }
+
+    /// The id of the request, once it was sent on.
+    pub fn request_id(&self) -> &str {
+        self.request_id
+            .as_ref()
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or_default()
+    }
+}
+
+impl ForwardedTrust {
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|net| net.contains(&address))
+    }
+
+    /// Reads what a request says about its origin, as far as the peer is trusted to say it.
+    pub fn read(&self, request: &RequestHeader, peer: IpAddr, tls: bool, port: u16) -> Forwarded {
+        let mut forwarded = Forwarded {
+            client: peer,
+            tls,
+            port,
+            ..Forwarded::default()
+        };
+        if self.proxies.is_empty() || !self.trusts(peer) {
+            return forwarded;
+        }
+        let single = |name: &str| request.headers.get(name).cloned();
+        forwarded.client = self.client_beyond(&request.headers, peer);
+        forwarded.host = single("x-forwarded-host");
+        forwarded.forwarded_port = single("x-forwarded-port");
+        forwarded.proto =
+            single("x-forwarded-proto").filter(|proto| *proto == "http" || *proto == "https");
+        forwarded
+    }
+
+    /// The last address of X-Forwarded-For that is no trusted proxy (`real_ip_recursive on`).
+    fn client_beyond(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
+        let values = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        let hops: Vec<&str> = values
+            .flat_map(|value| value.split(','))
+            .map(str::trim)
+            .collect();
+        let mut client = peer;
+        for hop in hops.iter().rev() {
+            let Ok(address) = hop.parse::<IpAddr>() else {
+                break;
+            };
+            client = address.to_canonical();
+            if !self.trusts(client) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+/// Sets the headers of a request to an endpoint. What the client sent under these names is gone.
+pub fn write(upstream: &mut RequestHeader, forwarded: &mut Forwarded, route: &Route) -> Result<()> {
+    let client = ip_value(forwarded.client);
+    let scheme = match forwarded.scheme() {
+        "https" => HeaderValue::from_static("https"),
+        _ => HeaderValue::from_static("http"),
+    };
+    let host = forwarded.host.clone().or_else(|| {
+        let authority = || HeaderValue::from_str(upstream.uri.authority()?.as_str()).ok();
+        upstream.headers.get(HOST).cloned().or_else(authority)
+    });
+    let request_id = request_id(upstream);
+    forwarded.request_id = Some(request_id.clone());
+    let port = forwarded
+        .forwarded_port
+        .clone()
+        .unwrap_or_else(|| HeaderValue::from(forwarded.port));
+    match upstream.headers.get("x-forwarded-for").cloned() {
+        Some(original) => upstream.insert_header("X-Original-Forwarded-For", original)?,
+        None => drop(upstream.remove_header("X-Original-Forwarded-For")),
+    }
+    upstream.insert_header("X-Request-ID", request_id)?;
+    upstream.insert_header("X-Real-IP", client.clone())?;
+    upstream.insert_header("X-Forwarded-For", client)?;
+    if let Some(host) = host {
+        upstream.insert_header("X-Forwarded-Host", host)?;
+    }
+    upstream.insert_header("X-Forwarded-Port", port)?;
+    upstream.insert_header("X-Forwarded-Proto", scheme.clone())?;
+    upstream.insert_header("X-Forwarded-Scheme", scheme.clone())?;
+    upstream.insert_header("X-Scheme", scheme)?;
+    // A CGI endpoint would take it for its own proxy setting (HTTPoxy).
+    upstream.remove_header("Proxy");
+    if let Some(prefix) = route
+        .settings
+        .forwarded_prefix
+        .as_ref()
+        .filter(|_| route.rewrite.is_some())
+    {
+        upstream.insert_header("X-Forwarded-Prefix", prefix.as_str())?;
+    }
+    if let Some(vhost) = &route.settings.upstream_vhost {
+        upstream.insert_header(HOST, vhost.as_str())?;
+    }
+    Ok(())
+}
+
+/// The client's id where it sent one, else a new one; as ingress-nginx does it.
+fn request_id(request: &RequestHeader) -> HeaderValue {
+    let sent = request
+        .headers
+        .get("x-request-id")
+        .filter(|id| !id.is_empty());
+    sent.cloned().unwrap_or_else(|| {
+        let id = format!("{:032x}", rand::random::<u128>());
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(id))
+            .unwrap_or(HeaderValue::from_static(""))
+    })
+}
+
+fn ip_value(ip: IpAddr) -> HeaderValue {
+    let text = bytes::Bytes::from(ip.to_string());
+    HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(trusted: &[&str], peer: &str, chain: &str) -> String {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.insert_header("X-Forwarded-For", chain).unwrap();
+        request.insert_header("X-Forwarded-Proto", "https").unwrap();
+        let trust = ForwardedTrust {
+            proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
+        };
+        let read = trust.read(&request, peer.parse().unwrap(), false, 80);
+        format!("{} {}", read.client, read.scheme())
+    }
+
+    #[test]
+    fn only_trusted_peers_are_believed() {
+        assert_eq!(client(&[], "192.0.2.1", "203.0.113.9"), "192.0.2.1 http");
+        assert_eq!(
+            client(&["10.0.0.0/8"], "192.0.2.1", "203.0.113.9"),
+            "192.0.2.1 http"
+        );
+        assert_eq!(
+            client(&["192.0.2.0/24"], "192.0.2.1", "203.0.113.9"),
+            "203.0.113.9 https"
+        );
+        assert_eq!(
+            client(
+                &["192.0.2.0/24"],
+                "192.0.2.1",
+                "198.51.100.7, 203.0.113.9, 192.0.2.8"
+            ),
+            "203.0.113.9 https"
+        );
+        assert_eq!(
+            client(&["192.0.2.0/24"], "192.0.2.1", "garbage"),
+            "192.0.2.1 https"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! Host and path of a request, checked and normalised for routing.
+
+use crate::uri::{self, Target};
+use http::{Version, header};
+use pingora::http::RequestHeader;
+use std::borrow::Cow;
+
+/// What routing reads of a request.
+pub struct RequestTarget<'a> {
+    /// Lower-case, without port; empty when an HTTP/1.0 client sent none.
+    pub host: Cow<'a, str>,
+    /// Decoded and normalised.
+    pub path: Cow<'a, [u8]>,
+    /// As sent.
+    pub query: Option<Cow<'a, [u8]>>,
+    /// The path held percent escapes.
+    pub quoted: bool,
+    /// The target to send on when the client's own form must not be passed.
+    pub origin_form: Option<Vec<u8>>,
+    raw_path: &'a [u8],
+}
+
+impl<'a> RequestTarget<'a> {
+    /// Reads a request; `None` where it has to be answered 400.
+    pub fn read(request: &'a RequestHeader) -> Option<RequestTarget<'a>> {
+        let target = Target::parse(request.raw_path())?;
+        let normalized = uri::normalize(target.path)?;
+        let named = match target.authority {
+            Some(authority) => Some(authority),
+            None => match request.headers.get(header::HOST) {
+                Some(host) => Some(host.as_bytes()),
+                None => request
+                    .uri
+                    .authority()
+                    .map(|authority| authority.as_str().as_bytes()),
+            },
+        };
+        let host = match named {
+            Some(named) => host_name(named)?,
+            None if request.version == Version::HTTP_10 => Cow::Borrowed(""),
+            None => return None,
+        };
+        let origin_form = target.authority.map(|_| {
+            let mut form = target.path.to_vec();
+            if let Some(query) = target.query {
+                form.push(b'?');
+                form.extend_from_slice(query);
+            }
+            form
+        });
+        Some(RequestTarget {
+            host,
+            path: normalized.path,
+            query: target.query.map(Cow::Borrowed),
+            quoted: normalized.quoted,
+            origin_form,
+            raw_path: target.path,
+        })
+    }
+
+    /// HTTP-01 challenges are never redirected.
+    pub fn is_acme_challenge(&self) -> bool {
+        self.path.starts_with(b"/.well-known/acme-challenge")
+    }
+
+    /// The same request over https, as ingress-nginx writes it: one trailing slash goes unless kept.
+    pub fn https_location(&self, port: Option<u16>, keep_trailing_slash: bool) -> Vec<u8> {
+        let mut location = format!("https://{}", self.host).into_bytes();
+        if let Some(port) = port.filter(|port| *port != 443) {
+            location.extend_from_slice(format!(":{port}").as_bytes());
+        }
+        location.extend_from_slice(self.raw_path);
+        if let Some(query) = &self.query {
+            location.push(b'?');
+            location.extend_from_slice(query);
+        }
+        if !keep_trailing_slash && location.last() == Some(&b'/') {
+            location.pop();
+        }
+        location
+    }
+}
+
+/// The host of an authority without its port, lower-case, without a final dot. `None` where nginx
+/// refuses it.
+fn host_name(authority: &[u8]) -> Option<Cow<'_, str>> {
+    let text = std::str::from_utf8(authority).ok()?;
+    let host = if text.starts_with('[') {
+        &text[..=text.find(']')?]
+    } else {
+        text.split_once(':').map_or(text, |(host, _)| host)
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let forbidden =
+        |b: u8| b <= b' ' || b >= 0x7f || matches!(b, b'/' | b'\\' | b'@' | b'?' | b'#');
+    if host.is_empty() || host.contains("..") || host.bytes().any(forbidden) {
+        return None;
+    }
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Some(Cow::Owned(host.to_ascii_lowercase()));
+    }
+    Some(Cow::Borrowed(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &str, host: Option<&str>) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        request.set_version(Version::HTTP_11);
+        if let Some(host) = host {
+            request.insert_header("Host", host).unwrap();
+        }
+        request
+    }
+
+    #[test]
+    fn hosts_are_cleaned_or_refused() {
+        for (sent, host) in [
+            ("Shop.Example:8080", Some("shop.example")),
+            ("shop.example.", Some("shop.example")),
+            ("[::1]:80", Some("[::1]")),
+            ("a..b", None),
+            ("", None),
+            ("a/b", None),
+            (":80", None),
+        ] {
+            assert_eq!(host_name(sent.as_bytes()).as_deref(), host, "{sent}");
+        }
+    }
+
+    #[test]
+    fn http_1_1_needs_a_host() {
+        assert!(RequestTarget::read(&request("/", None)).is_none());
+        let mut old = request("/", None);
+        old.set_version(Version::HTTP_10);
+        assert_eq!(RequestTarget::read(&old).unwrap().host, "");
+    }
+
+    #[test]
+    fn redirects_to_https() {
+        for (sent, keep, port, location) in [
+            ("/a/b?c=d", false, None, "https://shop.example/a/b?c=d"),
+            ("/", false, None, "https://shop.example"),
+            ("/a/", false, Some(8443), "https://shop.example:8443/a"),
+            ("/a/", true, Some(443), "https://shop.example/a/"),
+        ] {
+            let request = request(sent, Some("shop.example:8080"));
+            let target = RequestTarget::read(&request).unwrap();
+            assert_eq!(
+                String::from_utf8(target.https_location(port, keep)).unwrap(),
+                location
+            );
+        }
+    }
+}

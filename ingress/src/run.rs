@@ -1,0 +1,265 @@
+//! Wiring of the running program: sockets, source, controller, proxy, and the orderly end.
+
+use crate::access_log::{self, AccessLog};
+use crate::annotations::Settings;
+use crate::certificates::{Certificate, CertificateError};
+use crate::class::ClassSelection;
+use crate::controller::Controller;
+use crate::listener::{self, BindError, Connections};
+use crate::metrics::Metrics;
+use crate::objects::ObjectKey;
+use crate::proxy::{ForwardedTrust, IngressProxy};
+use crate::report::Reporter;
+use crate::snapshot::Snapshot;
+use crate::source::{api::ApiSource, files};
+use crate::status_server::{self, StatusServer};
+use crate::translate::Policy;
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use pingora::proxy::{HttpProxy, http_proxy};
+use pingora::server::configuration::ServerConf;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+
+/// Where objects come from.
+pub enum Source {
+    /// A Kubernetes API, all namespaces or one.
+    Api(kube::Client, Option<String>),
+    /// A folder of manifests.
+    Manifests(PathBuf),
+}
+
+/// How the access log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// Not at all.
+    Off,
+    /// nginx's upstreaminfo lines.
+    Nginx,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything the command line says.
+pub struct Config {
+    /// Where objects come from.
+    pub source: Source,
+    /// Plain HTTP listeners.
+    pub http: Vec<SocketAddr>,
+    /// HTTPS listeners.
+    pub https: Vec<SocketAddr>,
+    /// Health and metrics.
+    pub status: SocketAddr,
+    /// Values of `IngressClass.spec.controller` that are ours.
+    pub controller_classes: Vec<String>,
+    /// Values of the class annotation that are ours.
+    pub ingress_classes: Vec<String>,
+    /// Take Ingresses without a class.
+    pub without_class: bool,
+    /// `namespace/name` of the Service for unmatched requests.
+    pub default_backend_service: Option<(String, String)>,
+    /// `namespace/name` of the Secret for hosts without a certificate.
+    pub default_ssl_certificate: Option<(String, String)>,
+    /// Redirect hosts with a certificate to https unless an annotation says otherwise.
+    pub ssl_redirect: bool,
+    /// The port named in redirects to https; `None` names none.
+    pub https_redirect_port: Option<u16>,
+    /// Default limit of request bodies in bytes; 0 is none.
+    pub body_size_max: u64,
+    /// Networks of proxies whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Addresses for the status of Ingresses.
+    pub publish_addresses: Vec<String>,
+    /// `namespace/name` of the Service to take them from instead.
+    pub publish_service: Option<(String, String)>,
+    /// The access log.
+    pub access_log: AccessLogFormat,
+    /// From the signal to closing the listeners: health fails, load balancers look elsewhere.
+    pub shutdown_delay: Duration,
+    /// From then to cutting what is still open.
+    pub drain_timeout: Duration,
+    /// Idle connections kept to endpoints.
+    pub upstream_keepalive_connections: usize,
+}
+
+/// Why the program cannot run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The fake certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// TLS itself.
+    #[error("setting up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// Metrics.
+    #[error("registering metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The writer of the access log.
+    #[error("starting the access log: {0}")]
+    AccessLog(#[source] io::Error),
+}
+
+/// Runs until `shutdown` completes, then drains. Wants a multi-threaded tokio runtime.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    let metrics = Arc::new(Metrics::new()?);
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let ready = Arc::new(AtomicBool::new(false));
+    let policy = policy(&config)?;
+    let http: Vec<_> = config
+        .http
+        .iter()
+        .map(|address| listener::bind(*address))
+        .collect::<Result<_, _>>()?;
+    let https: Vec<_> = config
+        .https
+        .iter()
+        .map(|address| listener::bind(*address))
+        .collect::<Result<_, _>>()?;
+    let status = listener::bind(config.status)?;
+    let acceptor = listener::tls_acceptor(snapshot.clone())?;
+    let proxy = Arc::new(proxy(&config, snapshot.clone(), metrics.clone())?);
+
+    let status_server = StatusServer {
+        ready: ready.clone(),
+        metrics: metrics.clone(),
+    };
+    tokio::spawn(status_server::serve(status, status_server));
+    start_controller(&config, policy, snapshot, ready.clone(), metrics);
+
+    // Listeners open before the first snapshot: clients wait in the backlog instead of being refused.
+    let (begin_drain, draining) = watch::channel(false);
+    let (alive, ended) = mpsc::channel(1);
+    let connections = Connections {
+        draining,
+        _alive: alive,
+    };
+    let gate = tokio::spawn(wait_until_ready(ready.clone()));
+    let mut accepting = tokio::task::JoinSet::new();
+    let plain = http.into_iter().map(|listener| (listener, None));
+    let secure = https
+        .into_iter()
+        .map(|listener| (listener, Some(acceptor.clone())));
+    let all: Vec<_> = plain.chain(secure).collect();
+    let mut shutdown = std::pin::pin!(shutdown);
+    tokio::select! {
+        _ = gate => {}
+        () = &mut shutdown => return Ok(()),
+    }
+    for (listener, tls) in all {
+        accepting.spawn(listener::serve(
+            listener,
+            tls,
+            proxy.clone(),
+            connections.clone(),
+        ));
+    }
+    drop(connections);
+
+    shutdown.await;
+    ready.store(false, Ordering::Relaxed);
+    tracing::info!(delay_s = config.shutdown_delay.as_secs(), "shutting down");
+    tokio::time::sleep(config.shutdown_delay).await;
+    begin_drain.send_replace(true);
+    accepting.join_all().await;
+    listener::drain(&proxy, ended, config.drain_timeout).await;
+    Ok(())
+}
+
+async fn wait_until_ready(ready: Arc<AtomicBool>) {
+    while !ready.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn key(pair: &(String, String)) -> ObjectKey {
+    ObjectKey::new(&pair.0, &pair.1)
+}
+
+fn policy(config: &Config) -> Result<Policy, CertificateError> {
+    Ok(Policy {
+        classes: ClassSelection {
+            controllers: config.controller_classes.clone(),
+            names: config.ingress_classes.clone(),
+            without_class: config.without_class,
+        },
+        defaults: Settings {
+            ssl_redirect: config.ssl_redirect,
+            body_size_max: config.body_size_max,
+            ..Settings::default()
+        },
+        default_backend: config.default_backend_service.as_ref().map(key),
+        default_certificate: config.default_ssl_certificate.as_ref().map(key),
+        fake_certificate: Arc::new(Certificate::fake()?),
+    })
+}
+
+fn proxy(
+    config: &Config,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    metrics: Arc<Metrics>,
+) -> Result<HttpProxy<IngressProxy>, RunError> {
+    let format = match config.access_log {
+        AccessLogFormat::Off => None,
+        AccessLogFormat::Nginx => Some(access_log::Format::UpstreamInfo),
+        AccessLogFormat::Json => Some(access_log::Format::Json),
+    };
+    let access_log = format
+        .map(AccessLog::stdout)
+        .transpose()
+        .map_err(RunError::AccessLog)?;
+    let ingress = IngressProxy {
+        snapshot,
+        trust: ForwardedTrust {
+            proxies: config.trusted_proxies.clone(),
+        },
+        https_redirect_port: config.https_redirect_port,
+        https_enabled: !config.https.is_empty(),
+        metrics,
+        access_log,
+    };
+    let conf = ServerConf {
+        upstream_keepalive_pool_size: config.upstream_keepalive_connections,
+        ..ServerConf::default()
+    };
+    Ok(http_proxy(&Arc::new(conf), ingress))
+}
+
+fn start_controller(
+    config: &Config,
+    policy: Policy,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    ready: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+) {
+    let (changes, queue) = mpsc::channel(1024);
+    let (api, client) = match &config.source {
+        Source::Api(client, namespace) => {
+            let api = ApiSource::start(client.clone(), namespace.clone(), changes);
+            (Some(api), Some(client.clone()))
+        }
+        Source::Manifests(folder) => {
+            tokio::spawn(files::watch(folder.clone(), changes));
+            (None, None)
+        }
+    };
+    let controller = Controller {
+        policy,
+        snapshot,
+        ready,
+        metrics,
+        reporter: Reporter::new(client, config.publish_addresses.clone()),
+        api,
+        publish_service: config.publish_service.as_ref().map(key),
+    };
+    tokio::spawn(controller.run(queue));
+}

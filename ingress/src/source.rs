@@ -1,0 +1,80 @@
+//! Where objects come from: a Kubernetes API or a folder of manifests. Both end in the same changes.
+
+pub mod api;
+pub mod files;
+
+use crate::objects::{Kind, Object, ObjectKey, World};
+use crate::problem::Problem;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// A change of the world.
+#[derive(Debug)]
+pub enum Change {
+    /// An object is new or different.
+    Apply(Kind, Value),
+    /// An object is gone.
+    Delete(Kind, ObjectKey),
+    /// All objects of a kind (or the one of that key) as of now: whatever else was known is gone.
+    Replace(Kind, Option<ObjectKey>, Vec<Value>),
+    /// Everything, from files.
+    Everything(Vec<Object>, Vec<Problem>),
+}
+
+impl Change {
+    /// Makes the change.
+    pub fn apply_to(self, world: &mut World) {
+        match self {
+            Change::Apply(kind, value) => world.apply_value(kind, value),
+            Change::Delete(kind, key) => world.remove(kind, &key),
+            Change::Replace(kind, only, values) => {
+                let new: BTreeSet<ObjectKey> =
+                    values.iter().map(crate::objects::key_of_value).collect();
+                let old = only.map_or_else(|| world.keys(kind), |key| vec![key]);
+                for gone in old.iter().filter(|key| !new.contains(*key)) {
+                    world.remove(kind, gone);
+                }
+                for value in values {
+                    world.apply_value(kind, value);
+                }
+            }
+            Change::Everything(objects, problems) => {
+                *world = World::default();
+                for object in objects {
+                    world.apply(object);
+                }
+                for problem in problems {
+                    world
+                        .unreadable
+                        .insert((problem.kind, problem.object.clone()), problem);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn service(name: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "a"}})
+    }
+
+    #[test]
+    fn a_new_list_replaces_what_is_not_in_it() {
+        let mut world = World::default();
+        Change::Replace(Kind::Service, None, vec![service("one"), service("two")])
+            .apply_to(&mut world);
+        Change::Replace(Kind::Service, None, vec![service("two"), service("three")])
+            .apply_to(&mut world);
+        let names: Vec<_> = world.services.keys().map(|key| key.name.as_str()).collect();
+        assert_eq!(names, ["three", "two"]);
+        Change::Replace(Kind::Service, Some(ObjectKey::new("a", "two")), vec![])
+            .apply_to(&mut world);
+        assert_eq!(world.services.len(), 1);
+        Change::Delete(Kind::Service, ObjectKey::new("a", "three")).apply_to(&mut world);
+        assert!(world.services.is_empty());
+    }
+}

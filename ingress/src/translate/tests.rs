@@ -1,0 +1,499 @@
+//! Translation as golden text: manifests in, routes and problems out.
+
+use super::*;
+use crate::objects::Object;
+use crate::snapshot::{Backend, HostRoutes};
+use expect_test::{Expect, expect};
+use serde_json::Value;
+use std::fmt::Write;
+
+fn world(manifests: &str) -> World {
+    let mut world = World::default();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(manifests).unwrap();
+    for document in documents {
+        world.apply(Object::parse(document).unwrap().unwrap());
+    }
+    world
+}
+
+fn policy() -> Policy {
+    Policy {
+        classes: ClassSelection {
+            without_class: true,
+            ..ClassSelection::default()
+        },
+        defaults: Settings::default(),
+        default_backend: None,
+        default_certificate: None,
+        fake_certificate: Arc::new(Certificate::fake().unwrap()),
+    }
+}
+
+fn run(manifests: &str) -> Translation {
+    translate(
+        &world(manifests),
+        &policy(),
+        &Snapshot::default(),
+        Timestamp::UNIX_EPOCH,
+    )
+}
+
+/// Asks the snapshot about `host/path` pairs and prints the answers, then the problems.
+fn check(manifests: &str, requests: &[&str], expected: Expect) {
+    let translation = run(manifests);
+    let mut text = String::new();
+    for request in requests {
+        let (host, path) = request.split_at(request.find('/').unwrap());
+        let answer = match translation.snapshot.route(host, path.as_bytes()).0 {
+            None => "404".to_string(),
+            Some(route) if route.closed => "closed".into(),
+            Some(route) => {
+                let ends: Vec<String> = route
+                    .backend
+                    .endpoints
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect();
+                format!(
+                    "{} {} [{}]",
+                    route.ingress,
+                    route.backend.upstream_name,
+                    ends.join(" ")
+                )
+            }
+        };
+        writeln!(text, "{request} -> {answer}").unwrap();
+    }
+    for problem in &translation.problems {
+        writeln!(text, "{:?}: {problem}", problem.severity).unwrap();
+    }
+    expected.assert_eq(&text);
+}
+
+const WEB: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}, {name: admin, port: 81}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}, {name: admin, port: 9090}]
+endpoints:
+- {addresses: [10.0.0.1], conditions: {ready: true}}
+- {addresses: [10.0.0.2], conditions: {ready: false, serving: true, terminating: true}}
+";
+
+fn ingress(name: &str, more: &str) -> String {
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  namespace: shop\n  name: {name}\n{more}"
+    )
+}
+
+fn to_web(name: &str, host: &str, path: &str, path_type: &str, annotations: &str) -> String {
+    ingress(
+        name,
+        &format!(
+            "  annotations: {{{annotations}}}\nspec: {{rules: [{{host: \"{host}\", http: {{paths: [{{path: {path:?}, \
+             pathType: {path_type}, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}}}]}}\n"
+        ),
+    )
+}
+
+#[test]
+fn ports_by_number_and_name_and_ready_endpoints_only() {
+    let rules = ingress(
+        "ports",
+        "spec: {rules: [{host: a.example, http: {paths: [
+          {path: /n, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}},
+          {path: /a, pathType: Prefix, backend: {service: {name: web, port: {name: admin}}}},
+          {path: /x, pathType: Prefix, backend: {service: {name: web, port: {number: 99}}}},
+          {path: /m, pathType: Prefix, backend: {service: {name: gone, port: {number: 80}}}},
+          {path: /r, pathType: Prefix, backend: {resource: {kind: Bucket, name: b}}}]}}]}\n",
+    );
+    check(
+        &format!("{WEB}{rules}"),
+        &[
+            "a.example/n",
+            "a.example/a",
+            "a.example/x",
+            "a.example/m",
+            "a.example/r",
+            "b.example/n",
+        ],
+        expect![[r#"
+            a.example/n -> shop/ports shop-web-80 [10.0.0.1:8080]
+            a.example/a -> shop/ports shop-web-admin [10.0.0.1:9090]
+            a.example/x -> shop/ports shop-web-99 []
+            a.example/m -> shop/ports shop-gone-80 []
+            a.example/r -> shop/ports shop-- []
+            b.example/n -> 404
+            Error: Ingress shop/ports: spec.rules[0].http.paths[2].backend.service.port: Service shop/web has no port "99"
+            Error: Ingress shop/ports: spec.rules[0].http.paths[3].backend.service.name: Service shop/gone does not exist
+            Error: Ingress shop/ports: spec.rules[0].http.paths[4].backend: names no Service; other resources cannot be backends here
+        "#]],
+    );
+}
+
+#[test]
+fn terminating_endpoints_serve_only_while_nothing_else_does() {
+    let terminating = WEB.replace("conditions: {ready: true}", "conditions: {ready: false}");
+    let rule = to_web("t", "a.example", "/", "Prefix", "");
+    check(
+        &format!("{terminating}{rule}"),
+        &["a.example/"],
+        expect![[r#"
+            a.example/ -> shop/t shop-web-80 [10.0.0.2:8080]
+        "#]],
+    );
+}
+
+#[test]
+fn hosts_take_precedence_over_wildcards_over_none() {
+    let rules: String = [
+        ("exact", "a.example"),
+        ("wild", "*.example"),
+        ("any", ""),
+        ("bad", "*.*.example"),
+    ]
+    .map(|(name, host)| to_web(name, host, "/", "Prefix", ""))
+    .concat();
+    check(
+        &format!("{WEB}{rules}"),
+        &[
+            "a.example/",
+            "b.example/",
+            "a.b.example/",
+            "example/",
+            "other.org/",
+        ],
+        expect![[r#"
+            a.example/ -> shop/exact shop-web-80 [10.0.0.1:8080]
+            b.example/ -> shop/wild shop-web-80 [10.0.0.1:8080]
+            a.b.example/ -> shop/any shop-web-80 [10.0.0.1:8080]
+            example/ -> shop/any shop-web-80 [10.0.0.1:8080]
+            other.org/ -> shop/any shop-web-80 [10.0.0.1:8080]
+            Error: Ingress shop/bad: spec.rules[0].host: "*.*.example" is not a DNS name, nor one with * as its whole first label
+        "#]],
+    );
+}
+
+#[test]
+fn the_older_ingress_wins() {
+    let aged = |name: &str, year: u16| {
+        to_web(name, "a.example", "/", "Prefix", "").replace(
+            "  annotations: {}\n",
+            &format!("  creationTimestamp: {year}-01-01T00:00:00Z\n"),
+        )
+    };
+    check(
+        &format!("{WEB}{}{}", aged("a-younger", 2025), aged("b-older", 2024)),
+        &["a.example/"],
+        expect![[r#"
+            a.example/ -> shop/b-older shop-web-80 [10.0.0.1:8080]
+            Error: Ingress shop/a-younger: spec.rules[0].http.paths[0].path: "/" of a.example belongs to the older Ingress shop/b-older
+        "#]],
+    );
+}
+
+/// "rewrite-target or use-regex on any Ingress of a host turns all its paths into expressions."
+#[test]
+fn one_rewrite_turns_the_whole_host_into_expressions() {
+    let rewrite = "nginx.ingress.kubernetes.io/rewrite-target: /";
+    let rules = [
+        to_web("rewritten", "a.example", "/app", "Prefix", rewrite),
+        to_web("exact", "a.example", "/other", "Exact", ""),
+        to_web("plain", "b.example", "/other", "Exact", ""),
+        to_web("same", "c.example", "/", "Prefix", rewrite),
+        to_web("exact-too", "c.example", "/other", "Exact", ""),
+    ];
+    check(
+        &format!("{WEB}{}", rules.concat()),
+        &[
+            "a.example/application",
+            "a.example/OTHER/x",
+            "b.example/other",
+            "b.example/OTHER",
+            "c.example/other/x",
+            "c.example/other",
+        ],
+        expect![[r#"
+            a.example/application -> shop/rewritten shop-web-80 [10.0.0.1:8080]
+            a.example/OTHER/x -> shop/exact shop-web-80 [10.0.0.1:8080]
+            b.example/other -> shop/plain shop-web-80 [10.0.0.1:8080]
+            b.example/OTHER -> 404
+            c.example/other/x -> shop/same shop-web-80 [10.0.0.1:8080]
+            c.example/other -> shop/exact-too shop-web-80 [10.0.0.1:8080]
+        "#]],
+    );
+}
+
+#[test]
+fn bad_expressions_and_targets_harm_only_themselves() {
+    let regex = r#""nginx.ingress.kubernetes.io/use-regex": "true""#;
+    let rules = [
+        to_web(
+            "good",
+            "a.example",
+            "/good/.*",
+            "ImplementationSpecific",
+            regex,
+        ),
+        to_web(
+            "bad",
+            "a.example",
+            "/bad/(",
+            "ImplementationSpecific",
+            regex,
+        ),
+        to_web(
+            "ahead",
+            "a.example",
+            "/(?!x)",
+            "ImplementationSpecific",
+            regex,
+        ),
+        to_web(
+            "target",
+            "a.example",
+            "/t",
+            "Prefix",
+            "nginx.ingress.kubernetes.io/rewrite-target: /$host",
+        ),
+        to_web("type", "a.example", "/p", "Sometimes", ""),
+        to_web("path", "a.example", "p", "Prefix", ""),
+    ];
+    check(
+        &format!("{WEB}{}", rules.concat()),
+        &["a.example/good/x", "a.example/bad/x", "a.example/t"],
+        expect![[r#"
+            a.example/good/x -> shop/good shop-web-80 [10.0.0.1:8080]
+            a.example/bad/x -> 404
+            a.example/t -> 404
+            Error: Ingress shop/ahead: spec.rules[0].http.paths[0].path: "/(?!x)" cannot be used as an expression: look-around, including look-ahead and look-behind, is not supported
+            Error: Ingress shop/bad: spec.rules[0].http.paths[0].path: "/bad/(" cannot be used as an expression: unclosed group
+            Error: Ingress shop/path: spec.rules[0].http.paths[0].path: "p" does not start with a slash
+            Error: Ingress shop/target: metadata.annotations[nginx.ingress.kubernetes.io/rewrite-target]: "/$host" names the variable $host, which is neither a capture group ($1…$9) nor a named group of the path
+            Error: Ingress shop/type: spec.rules[0].http.paths[0].pathType: "Sometimes" is not a path type
+        "#]],
+    );
+}
+
+#[test]
+fn default_backends() {
+    let of = |name: &str, rules: &str| {
+        ingress(
+            name,
+            &format!(
+                "spec: {{defaultBackend: {{service: {{name: web, port: {{number: 81}}}}}}{rules}}}\n"
+            ),
+        )
+    };
+    let with_rules = of(
+        "rules",
+        ", rules: [{host: a.example, http: {paths: [{path: /x, pathType: Exact, backend: {service: {name: web, port: {number: 80}}}}]}}]",
+    );
+    check(
+        &format!(
+            "{WEB}{with_rules}{}",
+            to_web("bare", "b.example", "/x", "Exact", "")
+        ),
+        &["a.example/x", "a.example/y", "b.example/y", "c.example/y"],
+        expect![[r#"
+            a.example/x -> shop/rules shop-web-80 [10.0.0.1:8080]
+            a.example/y -> shop/rules shop-web-81 [10.0.0.1:9090]
+            b.example/y -> 404
+            c.example/y -> 404
+        "#]],
+    );
+    check(
+        &format!(
+            "{WEB}{}{}",
+            of("catch-all", ""),
+            to_web("bare", "b.example", "/x", "Exact", "")
+        ),
+        &["b.example/y", "c.example/y"],
+        expect![[r#"
+            b.example/y -> 404
+            c.example/y -> shop/catch-all shop-web-81 [10.0.0.1:9090]
+        "#]],
+    );
+}
+
+#[test]
+fn guards_close_canaries_stay_out_service_upstream_uses_the_cluster_ip() {
+    let annotation =
+        |name: &str, value: &str| format!(r#""nginx.ingress.kubernetes.io/{name}": "{value}""#);
+    let rules = [
+        to_web(
+            "a-canary",
+            "a.example",
+            "/",
+            "Prefix",
+            &annotation("canary", "true"),
+        ),
+        to_web("b-main", "a.example", "/", "Prefix", ""),
+        to_web(
+            "guarded",
+            "b.example",
+            "/",
+            "Prefix",
+            &annotation("auth-url", "http://auth"),
+        ),
+        to_web(
+            "vip",
+            "c.example",
+            "/",
+            "Prefix",
+            &annotation("service-upstream", "true"),
+        ),
+    ];
+    check(
+        &format!("{WEB}{}", rules.concat()),
+        &["a.example/", "b.example/", "c.example/"],
+        expect![[r#"
+            a.example/ -> shop/b-main shop-web-80 [10.0.0.1:8080]
+            b.example/ -> closed
+            c.example/ -> shop/vip shop-web-80 [10.96.0.7:80]
+            Warning: Ingress shop/a-canary: metadata.annotations[nginx.ingress.kubernetes.io/canary]: not honoured yet
+            Error: Ingress shop/guarded: metadata.annotations[nginx.ingress.kubernetes.io/auth-url]: authentication is not honoured yet; its locations answer 503
+        "#]],
+    );
+}
+
+#[test]
+fn endpoints_objects_serve_where_there_are_no_slices() {
+    let endpoints = "---\napiVersion: v1\nkind: Endpoints\nmetadata: {name: web, namespace: shop}\nsubsets:\n- addresses: [{ip: 10.0.0.9}]\n  ports: [{name: http, port: 8080}]\n";
+    let service = WEB.split("---").next().unwrap();
+    check(
+        &format!(
+            "{service}{endpoints}{}",
+            to_web("e", "a.example", "/", "Prefix", "")
+        ),
+        &["a.example/"],
+        expect![[r#"
+            a.example/ -> shop/e shop-web-80 [10.0.0.9:8080]
+        "#]],
+    );
+}
+
+fn secret(name: &str, chain: &str, key: &str) -> String {
+    let data = serde_json::json!({"tls.crt": chain, "tls.key": key});
+    format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: shop}}\nstringData: {data}\n"
+    )
+}
+
+fn tls(name: &str, host: &str, secret: &str) -> String {
+    ingress(
+        name,
+        &format!(
+            "spec: {{tls: [{{hosts: [{host}], secretName: {secret}}}], rules: [{{host: {host}, http: {{paths: [{{path: /, \
+             pathType: Prefix, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}}}]}}\n"
+        ),
+    )
+}
+
+#[test]
+fn a_broken_certificate_is_reported_and_the_old_one_kept() {
+    let made = rcgen::generate_simple_self_signed(vec!["a.example".to_string()]).unwrap();
+    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let with = |chain: &str| {
+        format!(
+            "{WEB}{}{}{}",
+            tls("one", "a.example", "good"),
+            tls("two", "b.example", "none"),
+            secret("good", chain, &key)
+        )
+    };
+    let first = run(&with(&chain));
+    let good = first
+        .snapshot
+        .certificates
+        .get("a.example")
+        .unwrap()
+        .clone();
+    assert_eq!(good.names, ["a.example"]);
+    assert!(first.snapshot.certificates.get("b.example").is_none());
+    let host: &Arc<HostRoutes> = first.snapshot.host("b.example").unwrap();
+    assert!(
+        host.tls,
+        "redirected to https although the certificate is missing"
+    );
+
+    let second = translate(
+        &world(&with("broken")),
+        &policy(),
+        &first.snapshot,
+        Timestamp::UNIX_EPOCH,
+    );
+    assert!(Arc::ptr_eq(
+        second.snapshot.certificates.get("a.example").unwrap(),
+        &good
+    ));
+    let text: String = second
+        .problems
+        .iter()
+        .map(|problem| format!("{problem}\n"))
+        .collect();
+    expect![[r#"
+        Ingress shop/one: spec.tls[0].secretName: Secret shop/good: key tls.crt is missing or empty; the last good certificate is served
+        Ingress shop/two: spec.tls[0].secretName: Secret shop/none does not exist; the default certificate is served
+    "#]]
+    .assert_eq(&text);
+    let third = translate(
+        &world(&with(&chain)),
+        &policy(),
+        &second.snapshot,
+        Timestamp::UNIX_EPOCH,
+    );
+    assert!(
+        Arc::ptr_eq(third.snapshot.certificates.get("a.example").unwrap(), &good),
+        "parsed once"
+    );
+
+    let late: Timestamp = "9999-01-01T00:00:00Z".parse().unwrap();
+    let expired = translate(&world(&with(&chain)), &policy(), &Snapshot::default(), late);
+    assert!(
+        expired
+            .problems
+            .iter()
+            .any(|p| p.message.contains("expired at")),
+        "{:?}",
+        expired.problems
+    );
+}
+
+#[test]
+fn only_named_secrets_of_our_ingresses_are_wanted() {
+    let foreign = tls("foreign", "c.example", "theirs")
+        .replace("spec:", "spec: {ingressClassName: other}\nx:");
+    let world = world(&format!("{}{foreign}", tls("one", "a.example", "mine")));
+    let wanted: Vec<String> = named_secrets(&world, &policy())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(wanted, ["shop/mine"]);
+}
+
+#[test]
+fn rotation_survives_a_change() {
+    let rules = format!("{WEB}{}", to_web("w", "a.example", "/", "Prefix", ""));
+    let rules = rules.replace(
+        "conditions: {ready: false, serving: true, terminating: true}",
+        "conditions: {ready: true}",
+    );
+    let backend =
+        |t: &Translation| -> Arc<Backend> { t.snapshot.backends.values().next().unwrap().clone() };
+    let first = run(&rules);
+    let picked = backend(&first).pick(&[]).unwrap();
+    let second = translate(
+        &world(&rules),
+        &policy(),
+        &first.snapshot,
+        Timestamp::UNIX_EPOCH,
+    );
+    assert_ne!(backend(&second).pick(&[]).unwrap(), picked);
+}

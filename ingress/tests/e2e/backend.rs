@@ -1,0 +1,136 @@
+//! A small HTTP/1.1 server that says what it was asked, echoes WebSockets and can be stopped.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// One endpoint.
+pub struct Backend {
+    pub name: String,
+    pub address: SocketAddr,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stopped: AtomicBool,
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Backend {
+    pub fn start(name: &str) -> Backend {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let (shared, own) = (state.clone(), name.to_string());
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if shared.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                shared
+                    .open
+                    .lock()
+                    .unwrap()
+                    .push(stream.try_clone().unwrap());
+                let (shared, own) = (shared.clone(), own.clone());
+                thread::spawn(move || drop(serve(stream, &own, &shared)));
+            }
+        });
+        Backend {
+            name: name.into(),
+            address,
+            state,
+        }
+    }
+
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn requests(&self) -> usize {
+        self.state.requests.load(Ordering::SeqCst)
+    }
+
+    /// Stops like a killed pod: the port refuses, connections break.
+    pub fn kill(&self) {
+        self.state.stopped.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(self.address));
+        for stream in self.state.open.lock().unwrap().drain(..) {
+            drop(stream.shutdown(std::net::Shutdown::Both));
+        }
+    }
+}
+
+fn serve(stream: TcpStream, name: &str, state: &State) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut out = stream.try_clone()?;
+    let mut input = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if input.read_line(&mut head)? == 0 {
+                return Ok(());
+            }
+        }
+        state.requests.fetch_add(1, Ordering::SeqCst);
+        let lower = head.to_ascii_lowercase();
+        if lower.contains("upgrade: websocket") {
+            out.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")?;
+            let mut byte = [0];
+            while input.read(&mut byte)? == 1 {
+                out.write_all(&[byte[0].to_ascii_uppercase()])?;
+            }
+            return Ok(());
+        }
+        let body = read_body(&mut input, &lower)?;
+        if let Some(ms) = head.split("sleep=").nth(1) {
+            let ms: String = ms.chars().take_while(char::is_ascii_digit).collect();
+            thread::sleep(Duration::from_millis(ms.parse().unwrap()));
+        }
+        let answer = format!(
+            "backend: {name}\nbody-bytes: {}\n{}",
+            body,
+            head.replace("\r\n", "\n")
+        );
+        write!(
+            out,
+            "HTTP/1.1 200 OK\r\nServer: test\r\nContent-Length: {}\r\n\r\n{answer}",
+            answer.len()
+        )?;
+    }
+}
+
+fn read_body(input: &mut impl BufRead, head: &str) -> std::io::Result<usize> {
+    if let Some(length) = head.split("\r\ncontent-length: ").nth(1) {
+        let length: usize = length
+            .split("\r\n")
+            .next()
+            .unwrap_or_default()
+            .parse()
+            .unwrap_or(0);
+        std::io::copy(&mut input.take(length as u64), &mut std::io::sink())?;
+        return Ok(length);
+    }
+    let mut total = 0;
+    if head.contains("\r\ntransfer-encoding: chunked") {
+        loop {
+            let mut line = String::new();
+            input.read_line(&mut line)?;
+            let size = usize::from_str_radix(line.trim(), 16).unwrap_or(0);
+            let mut chunk = vec![0; size + 2];
+            input.read_exact(&mut chunk)?;
+            total += size;
+            if size == 0 {
+                break;
+            }
+        }
+    }
+    Ok(total)
+}

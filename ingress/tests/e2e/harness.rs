@@ -1,0 +1,261 @@
+//! Starting the binary, writing manifests, and asking it things.
+
+use crate::backend::Backend;
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running podium-ingress with its folder of manifests.
+pub struct Ingress {
+    pub folder: tempfile::TempDir,
+    pub http: SocketAddr,
+    pub https: SocketAddr,
+    pub status: SocketAddr,
+    pub process: Child,
+    pub access_log: Arc<Mutex<String>>,
+}
+
+impl Drop for Ingress {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+impl Ingress {
+    /// Starts with these files and waits until it is ready.
+    pub fn start(files: &[(&str, &str)], flags: &[&str]) -> Ingress {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            write_file(folder.path(), name, text);
+        }
+        let (http, https, status) = (free_address(), free_address(), free_address());
+        let mut process = Command::new(env!("CARGO_BIN_EXE_podium-ingress"))
+            .args([
+                "run",
+                "--watch-ingress-without-class",
+                "--ingress-class",
+                "nginx",
+                "--worker-threads",
+                "2",
+            ])
+            .arg("--manifests")
+            .arg(folder.path())
+            .args([
+                "--http-bind-address",
+                &http.to_string(),
+                "--https-bind-address",
+                &https.to_string(),
+            ])
+            .args(["--status-bind-address", &status.to_string()])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let access_log = Arc::new(Mutex::new(String::new()));
+        let (mut out, log) = (process.stdout.take().unwrap(), access_log.clone());
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = out.read(&mut buffer) {
+                log.lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+        });
+        let ingress = Ingress {
+            folder,
+            http,
+            https,
+            status,
+            process,
+            access_log,
+        };
+        wait_until("/healthz answers 200", || {
+            try_get(ingress.status, "status", "/healthz").is_some_and(|answer| answer.status == 200)
+        });
+        ingress
+    }
+
+    /// Writes a manifest; whole, so that it is never seen half.
+    pub fn write(&self, name: &str, text: &str) {
+        write_file(self.folder.path(), name, text);
+    }
+
+    pub fn get(&self, host: &str, path: &str) -> Answer {
+        self.send(&format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        ))
+    }
+
+    /// Sends bytes as they are and reads until the connection ends.
+    pub fn send(&self, request: &str) -> Answer {
+        exchange(self.http, request.as_bytes()).unwrap()
+    }
+
+    pub fn metrics(&self) -> String {
+        try_get(self.status, "status", "/metrics").unwrap().body
+    }
+}
+
+fn write_file(folder: &Path, name: &str, text: &str) {
+    let temporary = folder.join(format!(".{name}.tmp"));
+    std::fs::write(&temporary, text).unwrap();
+    std::fs::rename(temporary, folder.join(name)).unwrap();
+}
+
+/// A parsed response.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    /// A response header, or empty.
+    pub fn header(&self, name: &str) -> String {
+        value_of(&self.head, name)
+    }
+
+    /// A line of what the backend said: `backend`, or a header it received.
+    pub fn seen(&self, name: &str) -> String {
+        value_of(&self.body, name)
+    }
+
+    /// The request line the backend saw.
+    pub fn seen_target(&self) -> String {
+        self.body
+            .lines()
+            .nth(2)
+            .unwrap_or_default()
+            .split(' ')
+            .nth(1)
+            .unwrap_or_default()
+            .into()
+    }
+}
+
+fn value_of(text: &str, name: &str) -> String {
+    let found = text
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .find(|(n, _)| n.eq_ignore_ascii_case(name));
+    found
+        .map(|(_, value)| value.trim().to_string())
+        .unwrap_or_default()
+}
+
+pub fn try_get(address: SocketAddr, host: &str, path: &str) -> Option<Answer> {
+    exchange(
+        address,
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )
+}
+
+/// One request, one response, until the peer closes.
+pub fn exchange(address: SocketAddr, request: &[u8]) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // The peer may refuse before it has read everything.
+    drop(stream.write_all(request));
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 16384];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+        }
+    }
+    parse(&String::from_utf8_lossy(&bytes))
+}
+
+pub fn parse(text: &str) -> Option<Answer> {
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Answer {
+        status,
+        head: head.into(),
+        body: body.into(),
+    })
+}
+
+/// Runs the real curl; returns its standard output and whether it succeeded.
+pub fn curl(arguments: &[&str]) -> (String, bool) {
+    let out = Command::new("curl")
+        .args(["-sS", "-m", "15"])
+        .args(arguments)
+        .output()
+        .expect("curl is needed");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    if !out.status.success() {
+        return (
+            format!("{text}{}", String::from_utf8_lossy(&out.stderr)),
+            false,
+        );
+    }
+    (text, true)
+}
+
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(
+            Instant::now() < deadline,
+            "not within {} s: {what}",
+            PATIENCE.as_secs()
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A Service in namespace `default` with one slice for each backend.
+pub fn service(name: &str, backends: &[&Backend]) -> String {
+    let mut text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 80}}]}}\n"
+    );
+    for backend in backends {
+        write!(
+            text,
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}-{0}, labels: \
+             {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\nports: [{{port: {1}}}]\nendpoints: \
+             [{{addresses: [{2}]}}]\n",
+            backend.name,
+            backend.address.port(),
+            backend.address.ip()
+        )
+        .unwrap();
+    }
+    text
+}
+
+/// An Ingress in namespace `default`; rules are (host, path, path type, service).
+pub fn ingress(name: &str, annotations: &str, rules: &[(&str, &str, &str, &str)]) -> String {
+    let mut text = format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}, annotations: \
+         {{{annotations}}}}}\nspec:\n  rules:\n"
+    );
+    for (host, path, path_type, service) in rules {
+        write!(
+            text,
+            "  - host: \"{host}\"\n    http: {{paths: [{{path: {path:?}, pathType: {path_type}, backend: {{service: \
+             {{name: {service}, port: {{number: 80}}}}}}}}]}}\n"
+        )
+        .unwrap();
+    }
+    text
+}
