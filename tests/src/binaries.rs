@@ -17,7 +17,9 @@ pub struct Binaries {
 impl Binaries {
     /// Programs in a known folder.
     pub fn at(bin_dir: &Path) -> Self {
-        Self { bin_dir: bin_dir.to_path_buf() }
+        Self {
+            bin_dir: bin_dir.to_path_buf(),
+        }
     }
 
     /// Programs where the environment says.
@@ -26,10 +28,14 @@ impl Binaries {
     /// When it says nothing: the test was not started by `cargo xtask test`.
     pub fn from_env() -> anyhow::Result<Self> {
         let dir = std::env::var_os(BIN_DIR_ENV).with_context(|| {
-            format!("{BIN_DIR_ENV} is not set: run this test with `cargo xtask test NAME`, which \
-                     builds what it needs")
+            format!(
+                "{BIN_DIR_ENV} is not set: run this test with `cargo xtask test NAME`, which \
+                     builds what it needs"
+            )
         })?;
-        Ok(Self { bin_dir: PathBuf::from(dir) })
+        Ok(Self {
+            bin_dir: PathBuf::from(dir),
+        })
     }
 
     /// Path of one program.
@@ -56,6 +62,11 @@ impl Binaries {
         self.target_dir().join("static/debug/testserver")
     }
 
+    /// Folder of the work folders of tests; `cargo xtask down` looks there.
+    pub fn tests_dir(&self) -> PathBuf {
+        self.target_dir().join("podium-tests")
+    }
+
     /// Folder of the archive of test images.
     pub fn images_dir(&self) -> PathBuf {
         self.target_dir().join("images")
@@ -63,6 +74,7 @@ impl Binaries {
 
     /// kubectl of one minor release, such as `1.36`, as `cargo xtask setup` unpacks it.
     pub fn kubectl(&self, version: &str) -> PathBuf {
-        self.target_dir().join(format!("tools/kubectl-{version}/usr/bin/kubectl"))
+        self.target_dir()
+            .join(format!("tools/kubectl-{version}/usr/bin/kubectl"))
     }
 }

@@ -50,9 +50,14 @@ impl Cluster {
             Ok((fabric, control))
         });
         match started {
-            Ok((fabric, control)) => {
-                Ok(Self { control, nodes: Vec::new(), ingress: None, fabric, binaries, workdir })
-            }
+            Ok((fabric, control)) => Ok(Self {
+                control,
+                nodes: Vec::new(),
+                ingress: None,
+                fabric,
+                binaries,
+                workdir,
+            }),
             Err(error) => {
                 // The error at hand says more than one from cleaning up, which prints its own.
                 let _printed = down(workdir.path());
@@ -73,7 +78,8 @@ impl Cluster {
 
     /// kubectl of one release, as the cluster's administrator.
     pub fn kubectl(&self, version: &str) -> Kubectl {
-        self.control.kubectl(&self.binaries.kubectl(version), self.workdir.path())
+        self.control
+            .kubectl(&self.binaries.kubectl(version), self.workdir.path())
     }
 
     /// Starts the agent and the proxy of a node; does not wait until it is ready.
@@ -82,8 +88,13 @@ impl Cluster {
     /// When something cannot be made or started.
     pub fn add_node(&mut self) -> anyhow::Result<&mut Node> {
         let number = u8::try_from(self.nodes.len() + 1).context("too many nodes")?;
-        let node =
-            Node::start(&self.workdir, &self.binaries, &self.fabric, &self.control, number)?;
+        let node = Node::start(
+            &self.workdir,
+            &self.binaries,
+            &self.fabric,
+            &self.control,
+            number,
+        )?;
         self.nodes.push(node);
         self.nodes.last_mut().context("node just added")
     }
@@ -137,9 +148,13 @@ impl Cluster {
             let items = nodes["items"].as_array().into_iter().flatten();
             let mut own = items.filter(|item| item["metadata"]["name"] == node.name.as_str());
             let cidr = own.next().and_then(|item| item["spec"]["podCIDR"].as_str());
-            let Some(cidr) = cidr else { bail!("Node {} has no spec.podCIDR", node.name) };
+            let Some(cidr) = cidr else {
+                bail!("Node {} has no spec.podCIDR", node.name)
+            };
             let via = node.address.to_string();
-            self.control.netns.ip(&["route", "replace", cidr, "via", &via])?;
+            self.control
+                .netns
+                .ip(&["route", "replace", cidr, "via", &via])?;
         }
         Ok(())
     }
@@ -191,7 +206,11 @@ impl ControlPlane {
         let netns = fabric.join(workdir, "control", CONTROL_ADDRESS)?;
         let data_dir = workdir.path().join("control");
         let process = Self::launch(workdir, binaries, &netns, &data_dir)?;
-        let mut control = Self { process, netns, data_dir };
+        let mut control = Self {
+            process,
+            netns,
+            data_dir,
+        };
         control.wait_ready()?;
         Ok(control)
     }
@@ -204,8 +223,19 @@ impl ControlPlane {
     ) -> anyhow::Result<Process> {
         let address = CONTROL_ADDRESS.to_string();
         Launch::new("server", &binaries.find("podium")?)
-            .args(["server", "--bind-address", &address, "--advertise-address", &address])
-            .args(["--service-cidr", "10.96.0.0/16", "--cluster-cidr", "10.244.0.0/16"])
+            .args([
+                "server",
+                "--bind-address",
+                &address,
+                "--advertise-address",
+                &address,
+            ])
+            .args([
+                "--service-cidr",
+                "10.96.0.0/16",
+                "--cluster-cidr",
+                "10.244.0.0/16",
+            ])
             .args(["--load-balancer-cidr", LOAD_BALANCER_CIDR, "--data-dir"])
             .args([data_dir])
             .inside(Some(netns.name()), None)?
@@ -233,9 +263,19 @@ impl ControlPlane {
                 return Ok(());
             }
             let curl = Launch::new("curl", Path::new("curl"))
-                .args(["--silent", "--show-error", "--insecure", "--fail", "--max-time", "2", &url])
+                .args([
+                    "--silent",
+                    "--show-error",
+                    "--insecure",
+                    "--fail",
+                    "--max-time",
+                    "2",
+                    &url,
+                ])
                 .inside(Some(&netns), None);
-            let answer = curl.and_then(Launch::output).map_err(|error| format!("{error:#}"))?;
+            let answer = curl
+                .and_then(Launch::output)
+                .map_err(|error| format!("{error:#}"))?;
             if !kubeconfig.is_file() {
                 return Err(format!("{answer}, but no {}", kubeconfig.display()));
             }
@@ -266,11 +306,26 @@ impl ControlPlane {
         user: &str,
         group: &str,
     ) -> anyhow::Result<PathBuf> {
-        let path = workdir.path().join(format!("{}.kubeconfig", user.replace(':', "-")));
+        let path = workdir
+            .path()
+            .join(format!("{}.kubeconfig", user.replace(':', "-")));
         let server = format!("https://{CONTROL_ADDRESS}:{API_PORT}");
         Launch::new("podium kubeconfig", &binaries.find("podium")?)
-            .args(["kubeconfig", "--user", user, "--group", group, "--server", &server])
-            .args([Path::new("--data-dir"), &self.data_dir, Path::new("-o"), &path])
+            .args([
+                "kubeconfig",
+                "--user",
+                user,
+                "--group",
+                group,
+                "--server",
+                &server,
+            ])
+            .args([
+                Path::new("--data-dir"),
+                &self.data_dir,
+                Path::new("-o"),
+                &path,
+            ])
             .output()?;
         Ok(path)
     }
@@ -309,8 +364,8 @@ impl Node {
         let name = format!("node-{number}");
         let address = node_address(number);
         let netns = fabric.join(workdir, &name, address)?;
-        let cgroup = Cgroup::create(workdir, &format!("/{}/{name}", workdir.prefix()))?;
-        let host_cgroup = Cgroup::create(workdir, &format!("{}/host", cgroup.path()))?;
+        let cgroup = Cgroup::create(workdir, &name)?;
+        let host_cgroup = Cgroup::create(workdir, &format!("{name}/host"))?;
         let data_dir = workdir.path().join(&name);
         let pin_dir = mount_bpf(&workdir.path().join(format!("{name}-bpf")))?;
         let kubeconfig = |user: &str, group| control.kubeconfig_for(workdir, binaries, user, group);
@@ -363,7 +418,9 @@ impl Node {
     /// When it cannot be started.
     pub fn restart_agent(&mut self, workdir: &Workdir, binaries: &Binaries) -> anyhow::Result<()> {
         self.agent.stop();
-        self.agent = self.launch_on(workdir, binaries).agent(&self.agent_kubeconfig)?;
+        self.agent = self
+            .launch_on(workdir, binaries)
+            .agent(&self.agent_kubeconfig)?;
         Ok(())
     }
 
@@ -373,7 +430,9 @@ impl Node {
     /// When it cannot be started.
     pub fn restart_proxy(&mut self, workdir: &Workdir, binaries: &Binaries) -> anyhow::Result<()> {
         self.proxy.stop();
-        self.proxy = self.launch_on(workdir, binaries).proxy(&self.proxy_kubeconfig)?;
+        self.proxy = self
+            .launch_on(workdir, binaries)
+            .proxy(&self.proxy_kubeconfig)?;
         Ok(())
     }
 
@@ -382,7 +441,11 @@ impl Node {
     /// # Errors
     /// When namespace or cgroup cannot be opened.
     pub fn client(&self, program: &Path) -> anyhow::Result<Launch> {
-        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         Launch::new(&name, program).inside(Some(self.netns.name()), Some(&self.host_cgroup))
     }
 }
@@ -401,22 +464,47 @@ struct NodeLaunch<'a> {
 
 impl NodeLaunch<'_> {
     fn agent(&self, kubeconfig: &Path) -> anyhow::Result<Process> {
-        Launch::new(&format!("{}-agent", self.name), &self.binaries.find("podium")?)
-            .args(["agent", "--node-name", self.name, "--node-ip", &self.address.to_string()])
-            .args(["--cgroup-root", self.cgroup.path()])
-            .args([Path::new("--kubeconfig"), kubeconfig, Path::new("--data-dir"), self.data_dir])
-            .args([Path::new("--image-archive-dir"), &self.binaries.images_dir()])
-            .inside(Some(self.netns), None)?
-            .spawn(self.workdir)
+        Launch::new(
+            &format!("{}-agent", self.name),
+            &self.binaries.find("podium")?,
+        )
+        .args([
+            "agent",
+            "--node-name",
+            self.name,
+            "--node-ip",
+            &self.address.to_string(),
+        ])
+        .args(["--cgroup-root", self.cgroup.path()])
+        .args([
+            Path::new("--kubeconfig"),
+            kubeconfig,
+            Path::new("--data-dir"),
+            self.data_dir,
+        ])
+        .args([
+            Path::new("--image-archive-dir"),
+            &self.binaries.images_dir(),
+        ])
+        .inside(Some(self.netns), None)?
+        .spawn(self.workdir)
     }
 
     fn proxy(&self, kubeconfig: &Path) -> anyhow::Result<Process> {
-        Launch::new(&format!("{}-proxy", self.name), &self.binaries.find("podium-proxy")?)
-            .args(["run", "--node-name", self.name])
-            .args([Path::new("--kubeconfig"), kubeconfig, Path::new("--cgroup"), self.cgroup.dir()])
-            .args([Path::new("--pin-dir"), self.pin_dir])
-            .inside(Some(self.netns), None)?
-            .spawn(self.workdir)
+        Launch::new(
+            &format!("{}-proxy", self.name),
+            &self.binaries.find("podium-proxy")?,
+        )
+        .args(["run", "--node-name", self.name])
+        .args([
+            Path::new("--kubeconfig"),
+            kubeconfig,
+            Path::new("--cgroup"),
+            self.cgroup.dir(),
+        ])
+        .args([Path::new("--pin-dir"), self.pin_dir])
+        .inside(Some(self.netns), None)?
+        .spawn(self.workdir)
     }
 }
 

@@ -37,10 +37,26 @@ impl Fabric {
         // Interface names hold 15 bytes; the port is named after the last part of the address.
         let port = format!("port{}", address.octets()[3]);
         self.netns.ip(&[
-            "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", netns.name(),
+            "link",
+            "add",
+            &port,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            netns.name(),
         ])?;
-        self.netns.ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
-        netns.ip(&["address", "add", &format!("{address}/{PREFIX_LEN}"), "dev", "eth0"])?;
+        self.netns
+            .ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
+        netns.ip(&[
+            "address",
+            "add",
+            &format!("{address}/{PREFIX_LEN}"),
+            "dev",
+            "eth0",
+        ])?;
         netns.ip(&["link", "set", "eth0", "up"])?;
         Ok(netns)
     }

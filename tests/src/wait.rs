@@ -1,12 +1,25 @@
 //! Waiting for something to become true, with progress on stderr and an error that tells what was
 //! last seen.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Ends every wait of this process with an error, so that it can clean up. Safe in a signal handler.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+}
+
+/// Whether [`interrupt`] was called.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
 
 /// Calls `probe` until it gives a value; its error text says what is still missing.
 ///
@@ -24,9 +37,15 @@ pub fn wait_until<T>(
             Ok(value) => return Ok(value),
             Err(missing) => missing,
         };
+        if interrupted() {
+            bail!("{what}: interrupted");
+        }
         let elapsed = started.elapsed();
         if elapsed > limit {
-            bail!("{what}: not within {} s; last seen: {missing}", limit.as_secs());
+            bail!(
+                "{what}: not within {} s; last seen: {missing}",
+                limit.as_secs()
+            );
         }
         if elapsed > next_progress {
             eprintln!("    … {what}, {} s so far: {missing}", elapsed.as_secs());
@@ -45,11 +64,20 @@ mod tests {
         let mut calls = 0;
         let value = wait_until("three calls", Duration::from_secs(10), || {
             calls += 1;
-            if calls == 3 { Ok(calls) } else { Err(format!("{calls} calls")) }
+            if calls == 3 {
+                Ok(calls)
+            } else {
+                Err(format!("{calls} calls"))
+            }
         });
         assert_eq!(value.unwrap(), 3);
-        let error =
-            wait_until("never", Duration::ZERO, || Err::<(), _>("still dark".to_owned())).unwrap_err();
-        assert_eq!(error.to_string(), "never: not within 0 s; last seen: still dark");
+        let error = wait_until("never", Duration::ZERO, || {
+            Err::<(), _>("still dark".to_owned())
+        })
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "never: not within 0 s; last seen: still dark"
+        );
     }
 }

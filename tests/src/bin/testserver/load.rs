@@ -23,6 +23,50 @@ pub struct Plan {
     pub pause_ms: u64,
 }
 
+/// What to compare: the same request to each pod directly and through the service.
+pub struct Comparison {
+    pub direct: Vec<String>,
+    pub service: String,
+    pub count: u64,
+}
+
+/// Asks directly and through the service in turns, so that both see the same machine, and prints
+/// the latencies of a fresh connection with its request.
+pub fn compare(comparison: &Comparison) -> Result<ExitCode, String> {
+    let (mut direct_us, mut service_us) = (Vec::new(), Vec::new());
+    for url in comparison
+        .direct
+        .iter()
+        .cycle()
+        .take(usize::try_from(comparison.count).unwrap_or(0))
+    {
+        direct_us.push(timed_us(url)?);
+        service_us.push(timed_us(&comparison.service)?);
+    }
+    direct_us.sort_unstable();
+    service_us.sort_unstable();
+    let report = json!({"count": direct_us.len(), "directUs": percentiles(&direct_us),
+                        "serviceUs": percentiles(&service_us)});
+    println!("{report}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn timed_us(url: &str) -> Result<u128, String> {
+    let started = Instant::now();
+    match http::get(url, REQUEST_LIMIT) {
+        Ok((200, _)) => Ok(started.elapsed().as_micros()),
+        Ok((status, _)) => Err(format!("{url}: status {status}")),
+        Err(error) => Err(format!("{url}: {error}")),
+    }
+}
+
+/// Of a sorted list; null where it is empty.
+fn percentiles(sorted: &[u128]) -> Value {
+    let at =
+        |percent: usize| sorted.get((sorted.len() * percent / 100).min(sorted.len().max(1) - 1));
+    json!({"p50": at(50), "p90": at(90), "p99": at(99)})
+}
+
 /// What one client saw.
 #[derive(Default)]
 struct Seen {
@@ -40,9 +84,13 @@ pub fn run(plan: &Plan) -> Result<ExitCode, String> {
     let started = Instant::now();
     let deadline = started + Duration::from_secs(plan.seconds);
     let seen: Vec<Seen> = std::thread::scope(|scope| {
-        let clients: Vec<_> =
-            (0..plan.clients).map(|_| scope.spawn(|| client(plan, &taken, deadline))).collect();
-        clients.into_iter().filter_map(|client| client.join().ok()).collect()
+        let clients: Vec<_> = (0..plan.clients)
+            .map(|_| scope.spawn(|| client(plan, &taken, deadline)))
+            .collect();
+        clients
+            .into_iter()
+            .filter_map(|client| client.join().ok())
+            .collect()
     });
     println!("{}", report(seen, started.elapsed()));
     Ok(ExitCode::SUCCESS)
@@ -51,7 +99,10 @@ pub fn run(plan: &Plan) -> Result<ExitCode, String> {
 fn client(plan: &Plan, taken: &AtomicU64, deadline: Instant) -> Seen {
     let mut seen = Seen::default();
     while Instant::now() < deadline && taken.fetch_add(1, Ordering::Relaxed) < plan.count {
-        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let at_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
         let started = Instant::now();
         match http::get(&plan.url, REQUEST_LIMIT) {
             Ok((200, body)) => {
@@ -81,10 +132,6 @@ fn report(all: Vec<Seen>, elapsed: Duration) -> Value {
     }
     total.latencies_us.sort_unstable();
     total.failures.sort();
-    let percentile = |percent: usize| {
-        let latencies = &total.latencies_us;
-        latencies.get((latencies.len() * percent / 100).min(latencies.len().max(1) - 1)).copied()
-    };
     let failures: Vec<Value> = total
         .failures
         .iter()
@@ -97,7 +144,7 @@ fn report(all: Vec<Seen>, elapsed: Duration) -> Value {
         "firstFailureUnixMs": total.failures.first().map(|(at_ms, _)| at_ms),
         "lastFailureUnixMs": total.failures.last().map(|(at_ms, _)| at_ms),
         "failures": failures,
-        "latencyUs": {"p50": percentile(50), "p90": percentile(90), "p99": percentile(99)},
+        "latencyUs": percentiles(&total.latencies_us),
         "pods": total.pods,
         "seconds": elapsed.as_secs_f64(),
     })

@@ -11,12 +11,16 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: testserver serve|gateway [--port N] [--name NAME] [--model HOST:PORT] \
                      [--drain-ms N] | udp [--port N] | load --url URL [--count N] [--seconds N] \
-                     [--clients N] [--pause-ms N] | train | hello | pause | sleep SECONDS | fail | exit N";
+                     [--clients N] [--pause-ms N] | compare --direct URL,URL... --service URL [--count N] | train | hello | pause | sleep SECONDS | fail | exit N";
 
 fn main() -> ExitCode {
     let mut args = std::env::args();
     let program = args.next().unwrap_or_default();
-    let name = Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = Path::new(&program)
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let args: Vec<String> = args.collect();
     // The images hold this program under the names that the user's own manifests call.
     let (action, rest) = match name.as_str() {
@@ -48,7 +52,11 @@ fn run(action: &str, args: &[String]) -> Result<ExitCode, String> {
                 _ => None,
             };
             let name = flags.text("--name").unwrap_or("testserver").to_owned();
-            Ok(serve::run(flags.port()?, serve::Server { name, model }, drain_ms))
+            Ok(serve::run(
+                flags.port()?,
+                serve::Server { name, model },
+                drain_ms,
+            ))
         }
         "udp" => Ok(serve::udp_echo(flags.port()?)),
         "load" => load::run(&load::Plan {
@@ -57,6 +65,19 @@ fn run(action: &str, args: &[String]) -> Result<ExitCode, String> {
             seconds: flags.number("--seconds", 10)?,
             clients: flags.number("--clients", 1)?,
             pause_ms: flags.number("--pause-ms", 0)?,
+        }),
+        "compare" => load::compare(&load::Comparison {
+            direct: flags
+                .text("--direct")
+                .unwrap_or_default()
+                .split(',')
+                .map(str::to_owned)
+                .collect(),
+            service: flags
+                .text("--service")
+                .ok_or("--service is missing")?
+                .to_owned(),
+            count: flags.number("--count", 200)?.min(100_000),
         }),
         "hello" => Ok(tasks::hello()),
         "pause" => Ok(tasks::pause()),
@@ -69,7 +90,9 @@ fn run(action: &str, args: &[String]) -> Result<ExitCode, String> {
         }
         "exit" => {
             let code = args.first().ok_or("a code is missing")?;
-            code.parse::<u8>().map(ExitCode::from).map_err(|_| format!("{code:?} is no exit code"))
+            code.parse::<u8>()
+                .map(ExitCode::from)
+                .map_err(|_| format!("{code:?} is no exit code"))
         }
         other => Err(format!("{other:?} is no action")),
     }
@@ -86,7 +109,9 @@ impl Flags<'_> {
 
     fn number(&self, flag: &str, default: u64) -> Result<u64, String> {
         match self.text(flag) {
-            Some(text) => text.parse().map_err(|_| format!("{flag}: {text:?} is no number")),
+            Some(text) => text
+                .parse()
+                .map_err(|_| format!("{flag}: {text:?} is no number")),
             None => Ok(default),
         }
     }

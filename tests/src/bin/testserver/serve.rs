@@ -35,7 +35,9 @@ impl Model {
     /// From the flag, else from the variables Kubernetes gives the pods for Service `ml-model-svc`.
     pub fn find(flag: Option<&str>) -> Result<Self, String> {
         if let Some(authority) = flag {
-            return Ok(Self { authority: authority.to_owned() });
+            return Ok(Self {
+                authority: authority.to_owned(),
+            });
         }
         let variable = |name: &str| {
             std::env::var(name).map_err(|_| {
@@ -44,8 +46,14 @@ impl Model {
         };
         let host = variable("ML_MODEL_SVC_SERVICE_HOST")?;
         let port = variable("ML_MODEL_SVC_SERVICE_PORT")?;
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        Ok(Self { authority: format!("{host}:{port}") })
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host
+        };
+        Ok(Self {
+            authority: format!("{host}:{port}"),
+        })
     }
 }
 
@@ -132,8 +140,11 @@ fn respond(request: &Request, peer: SocketAddr, server: &Server) -> (&'static st
         }
         _ => {}
     }
-    let headers: BTreeMap<&str, &str> =
-        request.headers.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let headers: BTreeMap<&str, &str> = request
+        .headers
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
     let mut body = json!({
         "server": server.name,
         "pod": pod_name(),
