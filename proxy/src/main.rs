@@ -1,2 +1,245 @@
-//! placeholder
-fn main() {}
+//! `podium-proxy`: command line and wiring only.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use podium_proxy::{
+    datapath::{Datapath as _, kernel, pins::PinDir},
+    index::Index,
+    metrics::Metrics,
+    plan::held::{Held, Limits},
+    preflight,
+    reconcile::Reconciler,
+    serve::{self, Health},
+    source::{self, Source},
+    status, trace,
+};
+use podium_proxy_ebpf::maps::{ENDPOINTS_DEFAULT, SERVICES_DEFAULT};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+/// The machine lacks something, or the command line is wrong.
+const EXIT_USAGE: u8 = 2;
+
+/// Service load balancer of a Kubernetes node, in eBPF.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Balance services on this node until stopped; what is in the kernel then stays.
+    Run(Box<RunArgs>),
+    /// Show what the kernel holds: services, endpoints, hits.
+    Status {
+        #[command(flatten)]
+        pins: PinArgs,
+        /// How to show it.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Say what a connection would get, and why.
+    Trace {
+        /// ADDRESS:PORT, with /udp for UDP.
+        target: trace::Target,
+        #[command(flatten)]
+        pins: PinArgs,
+    },
+    /// Remove links, programs and maps from the kernel.
+    Cleanup {
+        #[command(flatten)]
+        pins: PinArgs,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct PinArgs {
+    /// Folder on a bpffs for links and maps.
+    #[arg(long, default_value = "/sys/fs/bpf/podium")]
+    pin_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Take objects from the API this file leads to; without it and --manifests: in-cluster.
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Take objects from the YAML files of this folder instead, and follow their changes.
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Name of this node, for policies that want endpoints of the node [default: host name].
+    #[arg(long, env = "NODE_NAME")]
+    node_name: Option<String>,
+    /// Cgroup (v2) that holds all pods [default: root of the cgroup v2 mount].
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    pins: PinArgs,
+    /// Where /healthz and /livez answer.
+    #[arg(long, default_value = "0.0.0.0:10256")]
+    healthz_bind_address: SocketAddr,
+    /// Where /metrics answers.
+    #[arg(long, default_value = "127.0.0.1:10249")]
+    metrics_bind_address: SocketAddr,
+    /// Size of the services map: one entry for each address, port and protocol, and each ClusterIP.
+    #[arg(long, default_value_t = SERVICES_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    max_services: u32,
+    /// Size of the endpoints array: lists in use, and those that were just replaced.
+    #[arg(long, default_value_t = ENDPOINTS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    max_endpoints: u32,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .init();
+    let result = match cli.command {
+        Command::Run(args) => run(&args),
+        Command::Status { pins, output } => show_status(&pins, output),
+        Command::Trace { target, pins } => show_trace(&pins, target),
+        Command::Cleanup { pins } => cleanup(&pins),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("podium-proxy: {error:#}");
+            let lacking = error.downcast_ref::<preflight::Lack>().is_some();
+            if lacking {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> Result<()> {
+    preflight::check_kernel()?;
+    let cgroup = preflight::cgroup(args.cgroup.as_deref())?;
+    preflight::pin_dir(&args.pins.pin_dir)?;
+    let node_name = match &args.node_name {
+        Some(name) => name.clone(),
+        None => nix::unistd::gethostname()
+            .context("cannot read the host name; give --node-name")?
+            .to_string_lossy()
+            .to_lowercase(),
+    };
+    let limits = Limits {
+        services: args.max_services,
+        endpoints: args.max_endpoints,
+    };
+    let (programs, datapath) = kernel::load(&PinDir::new(&args.pins.pin_dir), limits)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let metrics = Metrics::new().context("cannot set up metrics")?;
+        let health = Health::default();
+        let datapath = Arc::new(Mutex::new(datapath));
+        metrics.count_from(Arc::clone(&datapath) as _);
+        let routes = serve::health_routes(health.clone(), metrics.clone());
+        serve::serve(args.healthz_bind_address, routes)
+            .await
+            .with_context(|| format!("cannot serve healthz on {}", args.healthz_bind_address))?;
+        let routes = serve::metrics_routes(health.clone(), metrics.clone());
+        serve::serve(args.metrics_bind_address, routes)
+            .await
+            .with_context(|| format!("cannot serve metrics on {}", args.metrics_bind_address))?;
+        let source = open_source(args, &node_name).await?;
+        let index = Index::new(Some(node_name));
+        let reconciler = Reconciler {
+            index,
+            datapath,
+            programs,
+            cgroup,
+            health,
+            metrics,
+        };
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        tokio::select! {
+            result = reconciler.run(source) => result.context("cannot balance services"),
+            _ = terminate.recv() => stopped(),
+            _ = tokio::signal::ctrl_c() => stopped(),
+        }
+    })
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "one of the ways `run` ends, all of one type"
+)]
+fn stopped() -> Result<()> {
+    info!("stopped; services stay balanced as they are (`podium-proxy cleanup` removes that)");
+    Ok(())
+}
+
+async fn open_source(args: &RunArgs, node_name: &str) -> Result<Source> {
+    if let Some(folder) = &args.manifests {
+        return source::manifests::follow(folder.clone())
+            .with_context(|| format!("cannot follow --manifests {}", folder.display()));
+    }
+    let config = match &args.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path)
+                .with_context(|| format!("cannot read --kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("cannot use --kubeconfig {}", path.display()))?
+        }
+        None => kube::Config::incluster()
+            .context("not in a cluster: give --kubeconfig FILE or --manifests DIR")?,
+    };
+    let client = kube::Client::try_from(config).context("cannot set up the API client")?;
+    Ok(source::api::watch(client, Some(node_name)))
+}
+
+fn show_status(pins: &PinArgs, output: Output) -> Result<()> {
+    let status = status::read(&PinDir::new(&pins.pin_dir))?;
+    match output {
+        Output::Table => print!("{status}"),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+    }
+    Ok(())
+}
+
+fn show_trace(pins: &PinArgs, target: trace::Target) -> Result<()> {
+    let datapath = kernel::KernelDatapath::open_current(&PinDir::new(&pins.pin_dir))?;
+    let snapshot = datapath.snapshot()?;
+    let held = Held::rebuild(&snapshot, datapath.limits());
+    print!("{}", trace::trace(&snapshot, &held, target));
+    Ok(())
+}
+
+fn cleanup(pins: &PinArgs) -> Result<()> {
+    let found = PinDir::new(&pins.pin_dir).remove_all()?;
+    let pin_dir = pins.pin_dir.display();
+    if found {
+        println!("removed what was pinned under {pin_dir}");
+    } else {
+        println!("nothing was pinned under {pin_dir}");
+    }
+    Ok(())
+}

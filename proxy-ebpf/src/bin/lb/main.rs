@@ -1,3 +1,89 @@
-//! placeholder
-#![allow(missing_docs)]
-fn main() {}
+//! The kernel programs: one file per hook, one core, one place where a verdict is made.
+//!
+//! [`forward`] decides; a hook only names the family and what to do with the answer. A refusal
+//! becomes an errno in [`verdict`] and nowhere else, so that no hook can answer with the EPERM the
+//! kernel would make of a bare 0.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod connect;
+#[cfg(target_arch = "bpf")]
+mod forward;
+#[cfg(target_arch = "bpf")]
+mod getpeername;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod recvmsg;
+#[cfg(target_arch = "bpf")]
+mod sendmsg;
+#[cfg(target_arch = "bpf")]
+mod sock_addr;
+
+#[cfg(target_arch = "bpf")]
+mod verdict {
+    //! From the core's answer to what the kernel does with the call.
+
+    use aya_ebpf::helpers::generated::bpf_set_retval;
+
+    use crate::forward::Refusal;
+
+    /// The system call goes on.
+    const PROCEED: i32 = 1;
+    /// The system call ends, with the error set before.
+    const STOP: i32 = 0;
+
+    const ECONNREFUSED: i32 = 111;
+    const EHOSTUNREACH: i32 = 113;
+
+    /// Ends the hook: every outcome of the core, and what it means for the caller.
+    #[inline(always)]
+    pub fn of(outcome: Result<(), Refusal>) -> i32 {
+        match outcome {
+            Ok(()) | Err(Refusal::NotAService) => PROCEED,
+            Err(
+                Refusal::NoEndpoints
+                | Refusal::UnknownPort
+                | Refusal::EntryUnreadable
+                | Refusal::EndpointUnreadable,
+            ) => fail_with(ECONNREFUSED),
+            // Kubernetes says dropped; a socket can be told at once, and not by "refused",
+            // which would claim that nobody serves this anywhere.
+            Err(Refusal::NoLocalEndpoints) => fail_with(EHOSTUNREACH),
+        }
+    }
+
+    /// Ends a hook that only dresses an address up, which the kernel allows no other verdict.
+    #[inline(always)]
+    pub const fn shown() -> i32 {
+        PROCEED
+    }
+
+    #[inline(always)]
+    fn fail_with(errno: i32) -> i32 {
+        // SAFETY: the helper takes a plain number and is allowed in the connect and sendmsg hooks.
+        unsafe { bpf_set_retval(-errno) };
+        STOP
+    }
+}
+
+/// What the kernel reads to decide which helpers a program may call; it knows this spelling of
+/// the crate's GPL-2.0 half, not the SPDX expression.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Unreachable: the verifier refuses a program that could loop here.
+    loop {}
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("these programs run in the kernel; build them for bpfel-unknown-none");
+    std::process::exit(2);
+}

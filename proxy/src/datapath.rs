@@ -1,0 +1,114 @@
+//! Carries operations out. The only part that touches the kernel, and a fake beside it that tests
+//! run the same plans against.
+
+mod bpf;
+mod endpoints;
+pub mod fake;
+pub mod kernel;
+pub mod links;
+pub mod pins;
+
+use std::{collections::BTreeMap, io, path::PathBuf};
+
+use crate::plan::{Op, held::Snapshot};
+
+/// Where operations go.
+pub trait Datapath {
+    /// Everything the maps contain.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    fn snapshot(&self) -> Result<Snapshot, Error>;
+
+    /// Carries one operation out.
+    ///
+    /// # Errors
+    /// If the kernel refuses it. What the maps then contain must be read again.
+    fn execute(&mut self, op: &Op) -> Result<(), Error>;
+
+    /// Connections made, by service id, of the ids given.
+    ///
+    /// # Errors
+    /// If the counters cannot be read.
+    fn hits(&self, ids: &[u32]) -> Result<BTreeMap<u32, u64>, Error>;
+}
+
+/// What went wrong between user space and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel did not take the object with the programs.
+    #[error("cannot load the kernel programs")]
+    Load(#[source] aya::EbpfError),
+    /// The verifier did not take one program.
+    #[error("cannot load kernel program {program}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: aya::programs::ProgramError,
+    },
+    /// The object has no such program: it was built from other sources.
+    #[error("the object of kernel programs has no {program}")]
+    NoProgram {
+        /// Its name.
+        program: &'static str,
+    },
+    /// A map could not be opened, read or written.
+    #[error("cannot {action} map {map}")]
+    Map {
+        /// What was tried.
+        action: &'static str,
+        /// The map.
+        map: &'static str,
+        /// Why.
+        #[source]
+        source: aya::maps::MapError,
+    },
+    /// A span that is not within the endpoints array.
+    #[error("endpoints {start}+{len} are beyond the array of {size}")]
+    BeyondEndpoints {
+        /// First index.
+        start: u32,
+        /// Number of elements.
+        len: usize,
+        /// Size of the array.
+        size: u32,
+    },
+    /// A system call on a file or a BPF object.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Nothing is pinned where a state was expected.
+    #[error("nothing is pinned under {path}: podium-proxy is not running here and never was")]
+    NothingPinned {
+        /// The pin folder.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    fn map(action: &'static str, map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
+        move |source| Self::Map {
+            action,
+            map,
+            source,
+        }
+    }
+
+    fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Where things lie on the bpffs.
+//!
+//! ```text
+//! PIN_DIR/maps_v1_65536_262144/SERVICES …   one folder for each layout version and set of sizes
+//! PIN_DIR/links/connect4 …                  the programs, attached
+//! ```
+//!
+//! Maps of another version or size lie in another folder: a new set is built and filled beside the
+//! old one, the links are swung over, then the old folder goes.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::MapInfo;
+use podium_proxy_ebpf::maps::{LAYOUT_VERSION, SERVICES};
+
+use super::{Error, bpf, links::HOOKS};
+use crate::plan::held::Limits;
+
+const SET_PREFIX: &str = "maps_v";
+
+/// The folder everything is pinned under.
+#[derive(Clone, Debug)]
+pub struct PinDir {
+    root: PathBuf,
+}
+
+impl PinDir {
+    /// The folder at `root`, which must be on a bpffs.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Its path.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where links are pinned.
+    pub fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// Where the maps of this version and these sizes are.
+    pub fn maps(&self, limits: Limits) -> PathBuf {
+        let Limits {
+            services,
+            endpoints,
+        } = limits;
+        self.root.join(format!(
+            "{SET_PREFIX}{LAYOUT_VERSION}_{services}_{endpoints}"
+        ))
+    }
+
+    /// Every set of maps there is.
+    fn sets(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut sets = Vec::new();
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(sets),
+            Err(error) => return Err(Error::io("list", &self.root)(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(Error::io("list", &self.root))?;
+            if entry.file_name().to_string_lossy().starts_with(SET_PREFIX) {
+                sets.push(entry.path());
+            }
+        }
+        sets.sort();
+        Ok(sets)
+    }
+
+    /// The set the attached programs use, and its sizes. Where nothing is attached yet: the only
+    /// set there is.
+    ///
+    /// # Errors
+    /// If there is none, or none that this version can read.
+    pub fn current(&self) -> Result<(PathBuf, Limits), Error> {
+        let nothing = || Error::NothingPinned {
+            path: self.root.clone(),
+        };
+        let readable: Vec<_> = (self.sets()?.into_iter())
+            .filter_map(|path| limits_of(&path).map(|limits| (path, limits)))
+            .collect();
+        let used = self.map_ids_in_use();
+        let current = readable.iter().find(|(path, _)| {
+            MapInfo::from_pin(path.join(SERVICES)).is_ok_and(|info| used.contains(&info.id()))
+        });
+        match (current, readable.as_slice()) {
+            (Some(current), _) => Ok(current.clone()),
+            (None, [only]) if used.is_empty() => Ok(only.clone()),
+            (None, _) => Err(nothing()),
+        }
+    }
+
+    fn map_ids_in_use(&self) -> Vec<u32> {
+        let Some(program) = HOOKS.iter().find_map(|hook| {
+            let link = bpf::get(&self.links().join(hook.name)).ok()?;
+            bpf::link_info(link.as_fd())
+                .ok()
+                .map(|info| info.program_id)
+        }) else {
+            return Vec::new();
+        };
+        (aya::programs::loaded_programs().filter_map(Result::ok))
+            .find(|info| info.id() == program)
+            .and_then(|info| info.map_ids().ok().flatten())
+            .unwrap_or_default()
+    }
+
+    /// Removes every set but the one given.
+    ///
+    /// # Errors
+    /// If a folder cannot be removed.
+    pub fn drop_other_sets(&self, keep: &Path) -> Result<(), Error> {
+        for set in self.sets()? {
+            if set != keep {
+                remove_pins(&set)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes links, programs and maps; traffic to services is then on its own. Returns whether
+    /// there was anything.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn remove_all(&self) -> Result<bool, Error> {
+        let mut found = remove_pins(&self.links())?;
+        for set in self.sets()? {
+            found |= remove_pins(&set)?;
+        }
+        match fs::remove_dir(&self.root) {
+            Ok(()) => found = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Not ours alone, or the root of the bpffs.
+            Err(_) => {}
+        }
+        Ok(found)
+    }
+}
+
+fn limits_of(set: &Path) -> Option<Limits> {
+    let name = set.file_name().and_then(OsStr::to_str)?;
+    let mut numbers = name
+        .strip_prefix(SET_PREFIX)?
+        .split('_')
+        .map(str::parse::<u32>);
+    let (version, services, endpoints) = (
+        numbers.next()?.ok()?,
+        numbers.next()?.ok()?,
+        numbers.next()?.ok()?,
+    );
+    (version == LAYOUT_VERSION).then_some(Limits {
+        services,
+        endpoints,
+    })
+}
+
+fn remove_pins(folder: &Path) -> Result<bool, Error> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::io("list", folder)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        fs::remove_file(&path).map_err(Error::io("unpin", &path))?;
+    }
+    fs::remove_dir(folder).map_err(Error::io("remove", folder))?;
+    Ok(true)
+}

@@ -1,0 +1,226 @@
+//! EndpointSlices, and Endpoints objects turned into slices, cut down to what choosing needs.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::{
+    core::v1::{EndpointAddress, EndpointSubset, Endpoints},
+    discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
+};
+use podium_proxy_ebpf::{Family, Protocol};
+
+use crate::model::{ObjectName, Problem, family_of};
+
+/// The label that ties a slice to its Service.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// One list of endpoints that share their ports.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// The Service it belongs to.
+    pub service: ObjectName,
+    /// The family of its addresses; `None` for FQDN slices, which no proxy serves.
+    pub family: Option<Family>,
+    /// Its ports.
+    pub ports: Vec<SlicePort>,
+    /// Its endpoints, whatever their condition.
+    pub endpoints: Vec<SliceEndpoint>,
+    /// What was left out of it.
+    pub problems: Vec<Problem>,
+}
+
+/// A port all endpoints of a slice have.
+#[derive(Clone, Debug)]
+pub struct SlicePort {
+    /// The name of the Service port it answers.
+    pub name: String,
+    /// Its protocol; `None` for one that sockets are not balanced for.
+    pub protocol: Option<Protocol>,
+    /// The port of the endpoints.
+    pub number: u16,
+}
+
+/// One endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceEndpoint {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Should get traffic.
+    pub ready: bool,
+    /// Can take traffic, though about to go (KEP-1669).
+    pub serving_terminating: bool,
+    /// Runs on this node.
+    pub local: bool,
+}
+
+/// TCP and UDP by Kubernetes' names; Kubernetes' default is TCP.
+pub fn protocol(name: Option<&str>) -> Option<Protocol> {
+    match name {
+        None | Some("" | "TCP") => Some(Protocol::Tcp),
+        Some("UDP") => Some(Protocol::Udp),
+        Some(_) => None,
+    }
+}
+
+impl Slice {
+    /// From an EndpointSlice, as seen from `node`.
+    pub fn from_object(object: &EndpointSlice, node: Option<&str>) -> Self {
+        let metadata = &object.metadata;
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let name = metadata.name.clone().unwrap_or_default();
+        let mut slice = Self {
+            service: ObjectName {
+                namespace: namespace.clone(),
+                name: String::new(),
+            },
+            family: None,
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            problems: Vec::new(),
+        };
+        let what = format!("EndpointSlice {namespace}/{name}");
+        match metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(SERVICE_NAME_LABEL))
+        {
+            Some(service) => slice.service.name.clone_from(service),
+            None => slice.problem(
+                &what,
+                "metadata.labels",
+                format!("has no {SERVICE_NAME_LABEL}, so it belongs to no Service; ignored"),
+            ),
+        }
+        slice.family = match object.address_type.as_str() {
+            "IPv4" => Some(Family::V4),
+            "IPv6" => Some(Family::V6),
+            "FQDN" => None,
+            other => {
+                let message = format!("{other:?} is none of IPv4, IPv6, FQDN; slice ignored");
+                slice.problem(&what, "addressType", message);
+                None
+            }
+        };
+        for (index, port) in object.ports.iter().flatten().enumerate() {
+            slice.add_port(&what, index, port);
+        }
+        for (index, endpoint) in object.endpoints.iter().flatten().enumerate() {
+            slice.add_endpoint(&what, index, endpoint, node);
+        }
+        slice
+    }
+
+    fn problem(&mut self, object: &str, field: impl Into<String>, message: String) {
+        self.problems.push(Problem {
+            object: object.to_owned(),
+            field: field.into(),
+            message,
+        });
+    }
+
+    fn add_port(&mut self, what: &str, index: usize, port: &EndpointPort) {
+        // No number means "all ports", which says nothing about where to connect to.
+        let Some(number) = port.port else { return };
+        match u16::try_from(number) {
+            Ok(number) if number > 0 => self.ports.push(SlicePort {
+                name: port.name.clone().unwrap_or_default(),
+                protocol: protocol(port.protocol.as_deref()),
+                number,
+            }),
+            _ => self.problem(
+                what,
+                format!("ports[{index}].port"),
+                format!("{number} is not between 1 and 65535; port ignored"),
+            ),
+        }
+    }
+
+    fn add_endpoint(&mut self, what: &str, index: usize, from: &Endpoint, node: Option<&str>) {
+        let Some(family) = self.family else { return };
+        // Consumers use the first address only, all of them being the same endpoint.
+        let text = from.addresses.first().map_or("", String::as_str);
+        let ip = match text.parse::<IpAddr>() {
+            Ok(ip) if family_of(ip) == family && !ip.is_unspecified() => ip,
+            _ => {
+                let message = format!("{text:?} is no {family:?} address; endpoint ignored");
+                self.problem(what, format!("endpoints[{index}].addresses"), message);
+                return;
+            }
+        };
+        // Unset means ready; an unset `serving` follows `ready` (discovery/v1).
+        let conditions = from.conditions.as_ref();
+        let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+        let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
+        let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+        self.endpoints.push(SliceEndpoint {
+            ip,
+            ready,
+            serving_terminating: serving && terminating,
+            local: node.is_some() && from.node_name.as_deref() == node,
+        });
+    }
+
+    /// From an Endpoints object: a slice for each subset and family, of its ready addresses.
+    pub fn from_endpoints(object: &Endpoints, node: Option<&str>) -> Vec<Self> {
+        let service = ObjectName {
+            namespace: object.metadata.namespace.clone().unwrap_or_default(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+        };
+        let mut slices = Vec::new();
+        for (index, subset) in object.subsets.iter().flatten().enumerate() {
+            for family in [Family::V4, Family::V6] {
+                slices.push(Self::from_subset(&service, index, subset, family, node));
+            }
+        }
+        slices
+    }
+
+    fn from_subset(
+        service: &ObjectName,
+        index: usize,
+        subset: &EndpointSubset,
+        family: Family,
+        node: Option<&str>,
+    ) -> Self {
+        let mut slice = Self {
+            service: service.clone(),
+            family: Some(family),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            problems: Vec::new(),
+        };
+        let what = format!("Endpoints {service}");
+        for (port_index, port) in subset.ports.iter().flatten().enumerate() {
+            let port = EndpointPort {
+                app_protocol: None,
+                name: port.name.clone(),
+                port: Some(port.port),
+                protocol: port.protocol.clone(),
+            };
+            slice.add_port(&what, port_index, &port);
+        }
+        for (address_index, address) in subset.addresses.iter().flatten().enumerate() {
+            let EndpointAddress {
+                ip: text,
+                node_name,
+                ..
+            } = address;
+            match text.parse::<IpAddr>() {
+                Ok(ip) if family_of(ip) != family => {}
+                Ok(ip) if !ip.is_unspecified() => slice.endpoints.push(SliceEndpoint {
+                    ip,
+                    ready: true,
+                    serving_terminating: false,
+                    local: node.is_some() && node_name.as_deref() == node,
+                }),
+                // Reported once, not for each family.
+                _ if family == Family::V6 => {}
+                _ => slice.problem(
+                    &what,
+                    format!("subsets[{index}].addresses[{address_index}].ip"),
+                    format!("{text:?} is no address of an endpoint; ignored"),
+                ),
+            }
+        }
+        slice
+    }
+}
