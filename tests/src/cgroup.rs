@@ -28,9 +28,11 @@ impl Cgroup {
     ///
     /// # Errors
     /// When there is no version 2 tree or the folder cannot be made.
-    pub fn create(workdir: &Workdir, path: &str) -> anyhow::Result<Self> {
+    pub fn create(workdir: &Workdir, name: &str) -> anyhow::Result<Self> {
+        let top = format!("/{}", workdir.prefix());
+        let path = format!("{top}/{name}");
         ensure!(
-            is_below_root(path),
+            is_below_root(&path),
             "cgroup {path:?} is not an absolute path below the root"
         );
         let v2 = machine::cgroup_hierarchies()
@@ -39,10 +41,7 @@ impl Cgroup {
         workdir.record(&Made::Cgroup(top))?;
         let dir = v2.join(path.trim_start_matches('/'));
         fs::create_dir_all(&dir).with_context(|| format!("create cgroup {}", dir.display()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            dir,
-        })
+        Ok(Self { path, dir })
     }
 
     /// Its path below the root of each hierarchy.
