@@ -5,7 +5,7 @@
 //! the logarithm of the number of rules. In regex mode every path of the host is an expression.
 
 use regex::bytes::{Regex, RegexBuilder};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// How a rule's path is compared (Ingress v1 path types).
@@ -68,17 +68,31 @@ pub struct PathMatcher<R> {
 #[derive(Debug)]
 struct PrefixNode<R> {
     key: Box<[u8]>,
+    rules: ByKind<R>,
+    parent: Option<usize>,
+}
+
+/// The rules for one text: one of type Prefix, one of type ImplementationSpecific.
+#[derive(Debug)]
+struct ByKind<R> {
     by_element: Option<R>,
     by_character: Option<R>,
-    parent: Option<usize>,
+}
+
+impl<R> Default for ByKind<R> {
+    fn default() -> ByKind<R> {
+        ByKind {
+            by_element: None,
+            by_character: None,
+        }
+    }
 }
 
 impl<R> PathMatcher<R> {
     /// Builds from rules in order of age: of two rules that compare alike the first stays.
     pub fn new(rules: impl IntoIterator<Item = (PathType, String, R)>) -> PathMatcher<R> {
         let mut exact = HashMap::new();
-        let mut nodes: std::collections::BTreeMap<Box<[u8]>, (Option<R>, Option<R>)> =
-            Default::default();
+        let mut nodes: BTreeMap<Box<[u8]>, ByKind<R>> = BTreeMap::new();
         for (path_type, path, rule) in rules {
             match path_type {
                 PathType::Exact => {
@@ -87,31 +101,27 @@ impl<R> PathMatcher<R> {
                         .or_insert(rule);
                 }
                 PathType::Prefix => {
-                    let (by_element, _) = nodes
+                    let ByKind { by_element, .. } = nodes
                         .entry(prefix_key(&path).as_bytes().into())
                         .or_default();
                     by_element.get_or_insert(rule);
                 }
                 PathType::ImplementationSpecific => {
-                    let (_, by_character) = nodes.entry(path.into_bytes().into()).or_default();
+                    let ByKind { by_character, .. } =
+                        nodes.entry(path.into_bytes().into()).or_default();
                     by_character.get_or_insert(rule);
                 }
             }
         }
         let mut prefixes: Vec<PrefixNode<R>> = Vec::with_capacity(nodes.len());
-        for (key, (by_element, by_character)) in nodes {
+        for (key, rules) in nodes {
             let mut parent = prefixes.len().checked_sub(1);
             while let Some(at) = parent
                 && !key.starts_with(&prefixes[at].key)
             {
                 parent = prefixes[at].parent;
             }
-            prefixes.push(PrefixNode {
-                key,
-                by_element,
-                by_character,
-                parent,
-            });
+            prefixes.push(PrefixNode { key, rules, parent });
         }
         PathMatcher {
             exact,
@@ -133,12 +143,12 @@ impl<R> PathMatcher<R> {
             if path.starts_with(&node.key) {
                 let whole_element =
                     matches!(path.get(node.key.len()), None | Some(b'/')) || *node.key == *b"/";
-                if let Some(rule) = &node.by_element
+                if let Some(rule) = &node.rules.by_element
                     && whole_element
                 {
                     return Some(rule);
                 }
-                if let Some(rule) = &node.by_character {
+                if let Some(rule) = &node.rules.by_character {
                     return Some(rule);
                 }
             }

@@ -167,7 +167,9 @@ fn bad_files_and_objects_leave_others_alone() {
     });
     assert_eq!(podium.get("a.example", "/").status, 200);
     podium.write("good.yaml", &good.replace("path: \"/\"", "path: \"/new\""));
-    wait_until("the new rule is in effect", || podium.get("a.example", "/").status == 404);
+    wait_until("the new rule is in effect", || {
+        podium.get("a.example", "/").status == 404
+    });
     assert_eq!(podium.get("a.example", "/new").status, 200);
 }
 

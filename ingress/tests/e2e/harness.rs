@@ -43,6 +43,12 @@ impl Ingress {
         for (name, text) in files {
             write_file(folder.path(), name, text);
         }
+        let path = folder.path().to_str().unwrap().to_string();
+        Ingress::start_from(folder, &["--manifests", &path], flags)
+    }
+
+    /// Starts from a source named by flags and waits until it is ready.
+    pub fn start_from(folder: tempfile::TempDir, source: &[&str], flags: &[&str]) -> Ingress {
         let (http, https, status) = (free_address(), free_address(), free_address());
         let mut process = Command::new(env!("CARGO_BIN_EXE_podium-ingress"))
             .args([
@@ -50,18 +56,12 @@ impl Ingress {
                 "--watch-ingress-without-class",
                 "--ingress-class",
                 "nginx",
-                "--worker-threads",
-                "2",
             ])
-            .arg("--manifests")
-            .arg(folder.path())
-            .args([
-                "--http-bind-address",
-                &http.to_string(),
-                "--https-bind-address",
-                &https.to_string(),
-            ])
+            .args(["--worker-threads", "2"])
+            .args(["--http-bind-address", &http.to_string()])
+            .args(["--https-bind-address", &https.to_string()])
             .args(["--status-bind-address", &status.to_string()])
+            .args(source)
             .args(flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -72,9 +72,8 @@ impl Ingress {
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = out.read(&mut buffer) {
-                log.lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8_lossy(&buffer[..count]));
+                let text = String::from_utf8_lossy(&buffer[..count]);
+                log.lock().unwrap().push_str(&text);
             }
         });
         let ingress = Ingress {

@@ -1,7 +1,11 @@
 //! The real binary between real clients and small backends, all on loopback, objects from a folder.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod backend;
 mod changes;
+mod cluster;
+mod from_api;
 mod harness;
 mod hostile;
 mod routing;

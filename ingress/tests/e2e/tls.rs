@@ -4,12 +4,12 @@ use crate::backend::Backend;
 use crate::harness::{Ingress, curl, ingress, service, wait_until};
 use serde_json::json;
 
-struct Pair {
+pub struct Pair {
     chain: String,
     key: String,
 }
 
-fn certificate(names: &[&str]) -> Pair {
+pub fn certificate(names: &[&str]) -> Pair {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     Pair {
@@ -18,7 +18,7 @@ fn certificate(names: &[&str]) -> Pair {
     }
 }
 
-fn secret(name: &str, pair: &Pair) -> String {
+pub fn secret(name: &str, pair: &Pair) -> String {
     let data = json!({"tls.crt": pair.chain, "tls.key": pair.key});
     format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\ntype: kubernetes.io/tls\nstringData: {data}\n"
@@ -26,7 +26,7 @@ fn secret(name: &str, pair: &Pair) -> String {
 }
 
 /// An Ingress for a host with TLS from the Secret of that name.
-fn secured(host: &str, secret: &str) -> String {
+pub fn secured(host: &str, secret: &str) -> String {
     let name = secret.replace('.', "-");
     let rules = ingress(&name, "", &[(host, "/", "Prefix", "web")]);
     rules.replace(
@@ -36,7 +36,7 @@ fn secured(host: &str, secret: &str) -> String {
 }
 
 /// curl for `https://host/path`, trusting only the given certificate.
-fn fetch(podium: &Ingress, host: &str, trusted: &Pair, more: &[&str]) -> (String, bool) {
+pub fn fetch(podium: &Ingress, host: &str, trusted: &Pair, more: &[&str]) -> (String, bool) {
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), &trusted.chain).unwrap();
     let url = format!("https://{host}:{}/x", podium.https.port());
