@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use crate::defaulting::set;
 use crate::object;
 use crate::resource::Resource;
 
@@ -38,7 +39,7 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         ("networking.k8s.io", "Ingress") => object["status"] = serde_json::json!({"loadBalancer": {}}),
         // Nodes register with their status.
         ("", "Node") => {}
-        _ if had_status => object::unset(object, "status"),
+        _ if had_status => remove(object, "status"),
         _ => {}
     }
     if counts_generations(resource) {
@@ -127,16 +128,23 @@ fn keep_all_but_status(new: &mut Value, old: &Value) {
         }
     }
     match status {
-        Some(status) => object::set(new, "status", status),
-        None => object::unset(new, "status"),
+        Some(status) => set(new, "status", status),
+        None => remove(new, "status"),
     }
 }
 
 /// Gives a field the value it had.
 fn keep(new: &mut Value, old: &Value, field: &str) {
     match old.get(field) {
-        Some(value) => object::set(new, field, value.clone()),
-        None => object::unset(new, field),
+        Some(value) => set(new, field, value.clone()),
+        None => remove(new, field),
+    }
+}
+
+/// Removes a field.
+fn remove(object: &mut Value, field: &str) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove(field);
     }
 }
 
@@ -156,7 +164,7 @@ fn string_data(object: &mut Value) {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
 
     let Some(strings) = object.get("stringData").and_then(Value::as_object).cloned() else { return };
-    object::unset(object, "stringData");
+    remove(object, "stringData");
     let data = object::child_mut(object, "data");
     for (key, value) in strings {
         let encoded = STANDARD.encode(value.as_str().unwrap_or_default());

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::object;
+use super::remove;
 
 /// Prepares a new Service.
 pub fn prepare_create(service: &mut Value) {
@@ -74,11 +74,11 @@ fn synchronize_addresses(spec: &mut Value, old: &Value) {
     if address_changed && !addresses_changed {
         let address = text(spec, "clusterIP").to_owned();
         match address.is_empty() {
-            true => object::unset(spec, "clusterIPs"),
+            true => remove(spec, "clusterIPs"),
             false => spec["clusterIPs"] = json!([address]),
         }
     } else if addresses_changed && !address_changed && is_empty(spec, "clusterIPs") {
-        object::unset(spec, "clusterIP");
+        remove(spec, "clusterIP");
     } else if addresses_changed && is_empty(spec, "clusterIP") && !first(spec).is_empty() {
         spec["clusterIP"] = Value::from(first(spec));
     }
@@ -90,7 +90,7 @@ fn release(spec: &mut Value, old: &Value, kind: &str, old_kind: &str) {
     if old_kind != "ExternalName" && kind == "ExternalName" {
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             if unchanged(spec, field) {
-                object::unset(spec, field);
+                remove(spec, field);
             }
         }
     }
@@ -100,18 +100,18 @@ fn release(spec: &mut Value, old: &Value, kind: &str, old_kind: &str) {
     }
     let needs_check = |spec: &Value| text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
     if needs_check(old) && !needs_check(spec) && unchanged(spec, "healthCheckNodePort") {
-        object::unset(spec, "healthCheckNodePort");
+        remove(spec, "healthCheckNodePort");
     }
     if old_kind == "LoadBalancer" && kind != "LoadBalancer" {
         for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
             if unchanged(spec, field) {
-                object::unset(spec, field);
+                remove(spec, field);
             }
         }
     }
     let reachable = |spec: &Value, kind: &str| has_node_ports(kind) || (kind == "ClusterIP" && !is_empty(spec, "externalIPs"));
     if reachable(old, old_kind) && !reachable(spec, kind) && unchanged(spec, "externalTrafficPolicy") {
-        object::unset(spec, "externalTrafficPolicy");
+        remove(spec, "externalTrafficPolicy");
     }
 }
 
@@ -119,7 +119,7 @@ fn release_node_ports(spec: &mut Value, old: &Value) {
     let allocated: Vec<&Value> = old["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]).collect();
     for port in spec["ports"].as_array_mut().into_iter().flatten() {
         if allocated.contains(&&port["nodePort"]) {
-            object::unset(port, "nodePort");
+            remove(port, "nodePort");
         }
     }
 }
