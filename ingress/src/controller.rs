@@ -100,7 +100,9 @@ impl Controller {
                 continue;
             }
             if let Some(api) = &mut self.api {
-                let added = api.watch_secrets(&named_secrets(&world, &self.policy));
+                let wanted = named_secrets(&world, &self.policy);
+                world.secrets.retain(|key, _| wanted.contains(key));
+                let added = api.watch_secrets(&wanted);
                 if !added.is_empty() {
                     pending.secrets.extend(added);
                     pending.secrets_deadline = Instant::now() + SECRET_WAIT;

@@ -11,6 +11,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
+/// The watches report their own failures; the client library would say everything a second time.
+const DEFAULT_LOG_FILTER: &str = "info,kube_client=off";
+
 /// Ingress controller on pingora: takes Ingress objects written for ingress-nginx as they are.
 #[derive(Parser)]
 #[command(name = "podium-ingress", version)]
@@ -142,7 +145,8 @@ fn main() -> ExitCode {
     let Cli {
         command: Command::Run(args),
     } = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use headers::ForwardedTrust;
-use http::header;
+use http::{StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::ALPN;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -155,6 +155,20 @@ fn content_length(request: &RequestHeader) -> Option<u64> {
         .ok()
 }
 
+fn expects_continue(session: &Session) -> bool {
+    let request = session.req_header();
+    let expected = request.headers.get(header::EXPECT);
+    request.version == Version::HTTP_11
+        && expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Whether a final answer is on its way to the client.
+fn answered(session: &Session) -> bool {
+    session.response_written().is_some_and(|response| {
+        !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS
+    })
+}
+
 #[async_trait]
 impl ProxyHttp for IngressProxy {
     type CTX = RequestState;
@@ -202,7 +216,16 @@ impl ProxyHttp for IngressProxy {
             .read(session.req_header(), state.client, state.tls, port);
         state.client = state.forwarded.client;
         match self.decide(session, state) {
-            Decision::Forward => Ok(false),
+            Decision::Forward => {
+                // Answered here, as nginx does: many endpoints never do, and clients wait for it.
+                if expects_continue(session) {
+                    session
+                        .as_downstream_mut()
+                        .write_continue_response()
+                        .await?;
+                }
+                Ok(false)
+            }
             Decision::Answer(status) => {
                 answers::respond(session, status, None).await.map(|()| true)
             }
@@ -258,6 +281,7 @@ impl ProxyHttp for IngressProxy {
         let Some(route) = &state.route else {
             return Ok(());
         };
+        upstream.remove_header(&header::EXPECT);
         if let Some(target) = &state.upstream_target {
             upstream.set_raw_path(target)?;
         }
@@ -344,7 +368,7 @@ impl ProxyHttp for IngressProxy {
         );
         let repeatable = session.req_header().method.is_idempotent()
             && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none();
+            && !answered(session);
         let upstream = *error.esource() == ErrorSource::Upstream;
         error.set_retry(broken && upstream && repeatable && IngressProxy::may_retry(state));
         error
@@ -357,7 +381,7 @@ impl ProxyHttp for IngressProxy {
         _: &mut RequestState,
     ) -> FailToProxy {
         let code = answers::status_of(error);
-        if code > 0 && session.response_written().is_none() {
+        if code > 0 && !answered(session) {
             session.set_keepalive(None);
             if let Err(error) = answers::respond(session, code, None).await {
                 tracing::debug!("answering {code}: {error}");
@@ -394,9 +418,10 @@ impl ProxyHttp for IngressProxy {
         state: &mut RequestState,
     ) {
         // 499 is nginx's status for a client that went away before it got an answer.
-        let status = session
+        let written = session
             .response_written()
-            .map_or(499, |response| response.status.as_u16());
+            .map(|response| response.status.as_u16());
+        let status = written.filter(|_| answered(session)).unwrap_or(499);
         let duration = state.started.elapsed();
         let sent = session.body_bytes_sent();
         if let Some(error) = error {

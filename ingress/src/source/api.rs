@@ -131,7 +131,8 @@ async fn served_resource(client: &Client, kind: Kind) -> ApiResource {
                 // Forbidden for the whole cluster may be allowed for one namespace: the watch will tell.
                 Ok(_) | Err(Error::Api(_)) => return resource,
                 Err(error) => {
-                    tracing::warn!("asking the API for Ingresses: {error}");
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "asking the API for Ingresses; trying again");
                     break;
                 }
             }
@@ -181,7 +182,12 @@ async fn follow(
                 Change::Delete(kind, key)
             }
             Err(error) => {
-                tracing::warn!("watching {}s: {error}", kind.as_str());
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(
+                    error,
+                    "watching objects of kind {}; trying again",
+                    kind.as_str()
+                );
                 continue;
             }
         };

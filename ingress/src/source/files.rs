@@ -152,17 +152,29 @@ impl ManifestFile {
 /// All objects of a file: several documents, and `List` objects opened.
 fn parse_manifests(text: &[u8]) -> Result<Vec<Object>, String> {
     let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
-        format!(
-            "not valid YAML: {}",
-            error.to_string().lines().next().unwrap_or_default()
-        )
-    })?;
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple_with_options(text, limits()).map_err(|error| {
+            format!(
+                "not valid YAML: {}",
+                error.to_string().lines().next().unwrap_or_default()
+            )
+        })?;
     let mut objects = Vec::new();
     for document in documents.into_iter().filter(|document| !document.is_null()) {
         read_document(document, &mut objects)?;
     }
     Ok(objects)
+}
+
+/// The parser's own limits against hostile input, widened to a large cluster written into one file.
+fn limits() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: 1_000_000,
+            max_nodes: 100_000_000,
+            max_events: 200_000_000,
+        },
+    }
 }
 
 fn read_document(mut document: Value, objects: &mut Vec<Object>) -> Result<(), String> {
@@ -214,6 +226,8 @@ mod tests {
         assert_eq!(parse_manifests(text.as_bytes()).unwrap().len(), 2);
         let list = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"}}]}"#;
         assert_eq!(parse_manifests(list.as_bytes()).unwrap().len(), 1);
+        let many = SERVICE.to_string() + &format!("---\n{SERVICE}").repeat(5_000);
+        assert_eq!(parse_manifests(many.as_bytes()).unwrap().len(), 5_001);
         assert!(parse_manifests(b"a: [").is_err());
         assert!(parse_manifests(b"kind: Service\n").is_err());
     }

@@ -310,6 +310,25 @@ fn websockets_and_bodies_pass() {
     socket.read_exact(&mut echo).unwrap();
     assert_eq!(&echo, b"HELLO");
 
+    let (body, ok) = crate::harness::curl(&[
+        "-H",
+        "Expect: 100-continue",
+        "--expect100-timeout",
+        "10",
+        "-m",
+        "5",
+        "-d",
+        "hello",
+        "--resolve",
+        &format!("a.example:{}:127.0.0.1", podium.http.port()),
+        &format!("http://a.example:{}/", podium.http.port()),
+    ]);
+    assert!(
+        ok && body.contains("body-bytes: 5"),
+        "the proxy itself answers 100: {body}"
+    );
+    assert!(!body.to_lowercase().contains("expect:"), "{body}");
+
     let post = |host: &str, bytes: usize| {
         let head = format!(
             "POST / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n"
