@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 use crate::binaries::Binaries;
 use crate::cgroup::Cgroup;
 use crate::down::down;
 use crate::fabric::{CONTROL_ADDRESS, Fabric, node_address};
 use crate::kubectl::Kubectl;
+use crate::machine;
 use crate::netns::Netns;
 use crate::process::{Launch, Process};
 use crate::wait::wait_until;
@@ -20,10 +22,22 @@ use crate::workdir::{Made, Workdir};
 
 /// A loaded machine of two cores is given time.
 const START_LIMIT: Duration = Duration::from_secs(60);
+const NODE_READY_LIMIT: Duration = Duration::from_secs(60);
 const API_PORT: u16 = 6443;
 
 /// Addresses for Services of type LoadBalancer (TEST-NET-1 of RFC 5737).
 pub const LOAD_BALANCER_CIDR: &str = "192.0.2.0/24";
+
+/// Whether a condition of an object is true.
+pub fn is_condition_true(object: &Value, kind: &str) -> bool {
+    let conditions = object["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    conditions
+        .filter(|c| c["type"] == kind)
+        .any(|c| c["status"] == "True")
+}
 
 /// A control plane with nodes.
 #[derive(Debug)]
@@ -40,6 +54,53 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// A cluster for the test of this name, with programs from the environment.
+    ///
+    /// # Errors
+    /// When the machine lacks something, and as [`Cluster::start`].
+    pub fn for_test(name: &str) -> anyhow::Result<Self> {
+        machine::check().map_err(anyhow::Error::msg)?;
+        let binaries = Binaries::from_env()?;
+        let dir = binaries.tests_dir().join(name);
+        let workdir = Workdir::create(&dir, &format!("podium-test-{name}"))?;
+        Self::start(workdir, binaries)
+    }
+
+    /// Waits until every node added so far is ready, and routes their pods' networks.
+    ///
+    /// # Errors
+    /// When one is not ready in time, with the programs' last words.
+    pub fn wait_nodes_ready(&mut self, kubectl: &Kubectl) -> anyhow::Result<()> {
+        let wanted = self.nodes.len();
+        let ready = wait_until("nodes ready", NODE_READY_LIMIT, || {
+            self.check_alive().map_err(|error| format!("{error:#}"))?;
+            let nodes = kubectl
+                .json(&["get", "nodes"])
+                .map_err(|error| format!("{error:#}"))?;
+            let items = nodes["items"].as_array().into_iter().flatten();
+            let ready = items
+                .filter(|node| is_condition_true(node, "Ready"))
+                .count();
+            if ready == wanted {
+                Ok(())
+            } else {
+                Err(format!("{ready} of {wanted} ready"))
+            }
+        });
+        ready.with_context(|| self.last_words())?;
+        self.route_pod_networks(kubectl)
+    }
+
+    /// The end of every program's log.
+    pub fn last_words(&self) -> String {
+        let nodes = self
+            .nodes
+            .iter()
+            .flat_map(|node| [&node.agent, &node.proxy]);
+        let all = nodes.chain([&self.control.process]).chain(&self.ingress);
+        all.map(Process::log_tail).collect::<Vec<_>>().join("\n")
+    }
+
     /// Starts a control plane without nodes.
     ///
     /// # Errors
@@ -508,8 +569,12 @@ impl NodeLaunch<'_> {
     }
 }
 
-/// Mounts a bpf filesystem of our own, so that what is pinned goes with the mount.
-fn mount_bpf(dir: &Path) -> anyhow::Result<PathBuf> {
+/// Mounts a bpf filesystem of our own at `dir`, so that what is pinned goes with the mount; gives a
+/// folder name in it.
+///
+/// # Errors
+/// When it cannot be mounted.
+pub fn mount_bpf(dir: &Path) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     nix::mount::mount(
         Some("bpf"),

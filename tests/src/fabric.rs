@@ -62,6 +62,13 @@ impl Fabric {
     }
 }
 
+impl Fabric {
+    /// The namespace of the bridge, to be kept as long as the links are used.
+    pub fn into_netns(self) -> Netns {
+        self.netns
+    }
+}
+
 /// Address of the control plane.
 pub const CONTROL_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
 

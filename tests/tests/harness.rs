@@ -1,5 +1,10 @@
 //! The harness tested on itself: what it makes works, and nothing of it is left afterwards.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step fails the test, with its words"
+)]
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use podium_tests::workdir::Workdir;
 use serde_json::Value;
 
 use crate::build::Project;
-use crate::demo::{Demo, pods, say};
+use crate::demo::{Demo, say};
 use crate::down;
 use crate::setup::KUBECTL_NEWEST;
 
@@ -17,7 +17,6 @@ const PREFIX: &str = "podium-demo";
 const NODES: usize = 2;
 /// What the user's Ingress names in `kubernetes.io/ingress.class`.
 const INGRESS_CLASS: &str = "nginx";
-const NODE_READY_LIMIT: Duration = Duration::from_secs(60);
 const ROLLOUT_LIMIT: Duration = Duration::from_secs(120);
 const TRAFFIC_LIMIT: Duration = Duration::from_secs(30);
 const DEPLOYMENTS: [&str; 3] = ["ml-model-serving", "gateway", "user-interface"];
@@ -35,24 +34,7 @@ pub fn start(project: &Project, started: Instant) -> anyhow::Result<Demo> {
         cluster.add_node()?;
     }
     let kubectl = cluster.kubectl(KUBECTL_NEWEST);
-    let ready = wait_until("nodes ready", NODE_READY_LIMIT, || {
-        cluster
-            .check_alive()
-            .map_err(|error| format!("{error:#}"))?;
-        let nodes = kubectl
-            .json(&["get", "nodes"])
-            .map_err(|error| format!("{error:#}"))?;
-        let items = nodes["items"].as_array().cloned().unwrap_or_default();
-        let ready = items
-            .iter()
-            .filter(|node| pods::is_condition_true(node, "Ready"))
-            .count();
-        if ready == NODES {
-            Ok(())
-        } else {
-            Err(format!("{ready} of {NODES} ready"))
-        }
-    });
+    let ready = cluster.wait_nodes_ready(&kubectl);
     let demo = Demo {
         cluster,
         kubectl,
@@ -63,7 +45,6 @@ pub fn start(project: &Project, started: Instant) -> anyhow::Result<Demo> {
         return Err(error);
     }
     demo.say("nodes are ready");
-    demo.cluster.route_pod_networks(&demo.kubectl)?;
     Ok(demo)
 }
 
@@ -124,10 +105,8 @@ pub fn deploy(project: &Project, demo: &mut Demo) -> anyhow::Result<()> {
 }
 
 fn availability(list: &Value, name: &str) -> (bool, String) {
-    let items = list["items"].as_array().into_iter().flatten();
-    let found = items
-        .filter(|item| item["metadata"]["name"] == name)
-        .next_back();
+    let mut items = list["items"].as_array().into_iter().flatten();
+    let found = items.find(|item| item["metadata"]["name"] == name);
     let Some(found) = found else {
         return (false, format!("{name} missing"));
     };
@@ -152,15 +131,5 @@ pub fn describe(demo: &Demo) {
             Err(error) => eprintln!("{error:#}"),
         }
     }
-    let nodes = demo
-        .cluster
-        .nodes
-        .iter()
-        .flat_map(|node| [&node.agent, &node.proxy]);
-    for process in nodes
-        .chain([&demo.cluster.control.process])
-        .chain(&demo.cluster.ingress)
-    {
-        eprintln!("{}", process.log_tail());
-    }
+    eprintln!("{}", demo.cluster.last_words());
 }

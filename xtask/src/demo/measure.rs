@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use podium_tests::cluster::is_condition_true;
 use podium_tests::process::Client;
 use podium_tests::wait::wait_until;
 use serde_json::Value;
@@ -255,7 +256,7 @@ fn job(demo: &mut Demo) -> anyhow::Result<Section> {
     let job = wait_until("Job model-train-job completes", POD_LIMIT, || {
         let job = demo.kubectl.json(&["get", "job", "model-train-job"]);
         let job = job.map_err(|error| format!("{error:#}"))?;
-        let complete = pods::is_condition_true(&job, "Complete");
+        let complete = is_condition_true(&job, "Complete");
         if complete {
             Ok(job)
         } else {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use podium_tests::cluster::is_condition_true;
 use podium_tests::machine;
 use serde_json::Value;
 
@@ -19,17 +20,6 @@ pub struct Pod {
     pub ip: String,
     node: String,
     uid: String,
-}
-
-/// Whether a condition of an object is true.
-pub fn is_condition_true(object: &Value, kind: &str) -> bool {
-    let conditions = object["status"]["conditions"]
-        .as_array()
-        .into_iter()
-        .flatten();
-    conditions
-        .filter(|c| c["type"] == kind)
-        .any(|c| c["status"] == "True")
 }
 
 /// The ready pods of a label selector that are not being deleted.
