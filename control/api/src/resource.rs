@@ -105,6 +105,13 @@ impl Resource {
         format!("{}List", self.kind)
     }
 
+    /// The resource whose objects these are: itself, but for events, which are one set of objects
+    /// under two groups.
+    pub fn stored_as(&'static self) -> &'static Resource {
+        let stored = (self.group == "events.k8s.io").then(|| find_kind("", "Event")).flatten();
+        stored.unwrap_or(self)
+    }
+
     /// Whether this subresource is served.
     pub fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
@@ -323,5 +330,8 @@ mod tests {
         assert_eq!(find_kind("", "Pod").unwrap().api_version("v1"), "v1");
         assert_eq!(deployment.subresource("scale"), Some(Subresource::Scale));
         assert_eq!(deployment.subresource("log"), None);
+        let event = find_kind("events.k8s.io", "Event").unwrap();
+        assert_eq!(event.stored_as().group, "");
+        assert_eq!(deployment.stored_as(), deployment);
     }
 }

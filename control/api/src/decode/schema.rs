@@ -8,16 +8,25 @@ use std::sync::OnceLock;
 const TABLES: &[(&str, &str)] = &[
     ("apps/v1", include_str!("schema/apps_v1.txt")),
     ("apps/v1beta1", include_str!("schema/apps_v1beta1.txt")),
-    ("authentication/v1", include_str!("schema/authentication_v1.txt")),
+    (
+        "authentication/v1",
+        include_str!("schema/authentication_v1.txt"),
+    ),
     ("autoscaling/v1", include_str!("schema/autoscaling_v1.txt")),
     ("batch/v1", include_str!("schema/batch_v1.txt")),
-    ("coordination/v1", include_str!("schema/coordination_v1.txt")),
+    (
+        "coordination/v1",
+        include_str!("schema/coordination_v1.txt"),
+    ),
     ("core/v1", include_str!("schema/core_v1.txt")),
     ("discovery/v1", include_str!("schema/discovery_v1.txt")),
     ("events/v1", include_str!("schema/events_v1.txt")),
     ("meta/v1", include_str!("schema/meta_v1.txt")),
     ("networking/v1", include_str!("schema/networking_v1.txt")),
-    ("networking/v1beta1", include_str!("schema/networking_v1beta1.txt")),
+    (
+        "networking/v1beta1",
+        include_str!("schema/networking_v1beta1.txt"),
+    ),
     ("policy/v1", include_str!("schema/policy_v1.txt")),
 ];
 
@@ -83,11 +92,16 @@ pub enum Type {
 /// The struct that a kind of a group version is, if its table is known. `group` is the API group as
 /// in `apiVersion` (`""`, `apps`, `networking.k8s.io`, …), or `meta`.
 pub fn message(group: &str, version: &str, kind: &str) -> Option<&'static Message> {
+    message_by_key(&key(group, version, kind))
+}
+
+/// The key of that struct for [`message_by_key`], such as `apps/v1.Deployment`.
+pub fn key(group: &str, version: &str, kind: &str) -> String {
     let package = match group.split('.').next() {
         None | Some("") => "core",
         Some(package) => package,
     };
-    message_by_key(&format!("{package}/{version}.{kind}"))
+    format!("{package}/{version}.{kind}")
 }
 
 /// The struct of a [`Type::Message`].
@@ -99,10 +113,12 @@ pub fn message_by_key(key: &str) -> Option<&'static Message> {
 impl Message {
     /// The type of the field of this name, also looking into inlined structs.
     pub fn field(&'static self, name: &str) -> Option<&'static Type> {
-        self.fields.iter().find_map(|field| match (&field.kind, field.inline) {
-            (Type::Message(key), true) => message_by_key(key)?.field(name),
-            (kind, _) => (field.name == name).then_some(kind),
-        })
+        self.fields
+            .iter()
+            .find_map(|field| match (&field.kind, field.inline) {
+                (Type::Message(key), true) => message_by_key(key)?.field(name),
+                (kind, _) => (field.name == name).then_some(kind),
+            })
     }
 }
 
@@ -117,7 +133,11 @@ fn parse_tables() -> HashMap<String, Message> {
                 current.as_mut().map(|message| message.fields.extend(field));
                 continue;
             }
-            let next = Message { name: line, version, fields: Vec::new() };
+            let next = Message {
+                name: line,
+                version,
+                fields: Vec::new(),
+            };
             if let Some(done) = current.replace(next) {
                 messages.insert(format!("{package}.{}", done.name), done);
             }
@@ -136,7 +156,12 @@ fn parse_field(package: &str, line: &'static str) -> Option<Field> {
         Some(kind) => (true, kind),
         None => (false, kind),
     };
-    Some(Field { name, tag, kind: parse_type(package, kind), inline })
+    Some(Field {
+        name,
+        tag,
+        kind: parse_type(package, kind),
+        inline,
+    })
 }
 
 fn parse_type(package: &str, text: &str) -> Type {
@@ -182,21 +207,32 @@ mod tests {
                     kind = item;
                 }
                 if let Type::Message(target) = kind {
-                    assert!(message_by_key(target).is_some(), "{key}.{} refers to {target}", field.name);
+                    assert!(
+                        message_by_key(target).is_some(),
+                        "{key}.{} refers to {target}",
+                        field.name
+                    );
                 }
             }
         }
         let fields: usize = messages.values().map(|message| message.fields.len()).sum();
-        let lines: usize = TABLES.iter().map(|(_, table)| table.lines().filter(|line| line.starts_with("  ")).count()).sum();
+        let lines: usize = TABLES
+            .iter()
+            .map(|(_, table)| table.lines().filter(|line| line.starts_with("  ")).count())
+            .sum();
         assert_eq!(fields, lines);
     }
 
     #[test]
     fn fields_are_found_through_inlined_structs() {
         let volume = message("", "v1", "Volume").expect("Volume is in the tables");
-        assert_eq!(volume.field("emptyDir"), Some(&Type::Message("core/v1.EmptyDirVolumeSource".to_owned())));
+        assert_eq!(
+            volume.field("emptyDir"),
+            Some(&Type::Message("core/v1.EmptyDirVolumeSource".to_owned()))
+        );
         assert_eq!(volume.field("volumeSource"), None);
-        let ingress = message("networking.k8s.io", "v1beta1", "IngressBackend").expect("IngressBackend is in the tables");
+        let ingress = message("networking.k8s.io", "v1beta1", "IngressBackend")
+            .expect("IngressBackend is in the tables");
         assert_eq!(ingress.field("servicePort"), Some(&Type::IntOrString));
     }
 }
