@@ -2,6 +2,15 @@
 //!
 //! A request travels `listener` → `proxy` → the current `snapshot` → an endpoint. A change travels
 //! `source` → `objects::World` → `translate` (pure) → one atomic swap of the snapshot.
+//!
+//! Behaviour is that of ingress-nginx, with these differences, all on purpose:
+//! - A Prefix path with a trailing slash matches without it too, as the Ingress specification has it;
+//!   nginx redirects.
+//! - Expressions are those of the `regex` crate, which cannot be made to run for ever: no look-around and
+//!   no back-references. A path that needs them is refused by itself, with an Event.
+//! - A rewrite target may name groups of its path, not nginx variables.
+//! - Requests are streamed to endpoints; nginx reads the whole body first.
+//! - A broken Secret leaves its last good certificate in use.
 
 mod access_log;
 mod annotations;

@@ -255,7 +255,13 @@ impl ProxyHttp for IngressProxy {
         let settings = &route.settings;
         let protocol = settings.backend_protocol;
         let tls = matches!(protocol, BackendProtocol::Https | BackendProtocol::Grpcs);
-        let mut peer = Box::new(HttpPeer::new(endpoint, tls, String::new()));
+        // An address as the name sends no SNI, as nginx does by default; rustls takes no empty name.
+        let name = if tls {
+            endpoint.ip().to_string()
+        } else {
+            String::new()
+        };
+        let mut peer = Box::new(HttpPeer::new(endpoint, tls, name));
         peer.options.connection_timeout = Some(settings.connect_timeout);
         peer.options.total_connection_timeout = Some(settings.connect_timeout);
         peer.options.read_timeout = Some(settings.read_timeout);

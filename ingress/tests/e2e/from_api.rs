@@ -42,13 +42,7 @@ fn changes_arrive_and_survive_an_api_that_is_away() {
             200,
             "what was known stays in effect"
         );
-        cluster.delete(
-            &service("web", &[&one])
-                .split("---\n")
-                .nth(1)
-                .unwrap()
-                .to_string(),
-        );
+        cluster.delete(service("web", &[&one]).split("---\n").nth(1).unwrap());
         cluster.apply(&service("web", &[&two]));
     });
     wait_until("the endpoint of the new list serves", || {

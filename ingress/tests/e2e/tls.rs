@@ -234,3 +234,57 @@ fn hosts_with_a_certificate_redirect_to_https() {
     let http_only = Ingress::start(&[("a.yaml", &manifests.concat())], &["--no-ssl-redirect"]);
     assert_eq!(http_only.get("a.example", "/x").status, 200);
 }
+
+/// A second ingress serves as the endpoint: it speaks TLS and HTTP/2.
+#[test]
+fn endpoints_over_tls_and_http_2() {
+    let web = Backend::start("web");
+    let pair = certificate(&["a.example"]);
+    let inner = Ingress::start(
+        &[(
+            "a.yaml",
+            &format!(
+                "{}{}---\n{}",
+                service("web", &[&web]),
+                secured("a.example", "one"),
+                secret("one", &pair)
+            ),
+        )],
+        &[],
+    );
+    let slices = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 80}}]}}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: \
+             {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\nports: [{{port: {}}}]\nendpoints: \
+             [{{addresses: [127.0.0.1]}}]\n",
+            inner.https.port()
+        )
+    };
+    let of = |name: &str, protocol: &str, path: &str| {
+        let annotation = format!("\"nginx.ingress.kubernetes.io/backend-protocol\": {protocol}");
+        ingress(name, &annotation, &[("a.example", path, "Prefix", "inner")])
+    };
+    let manifests = [
+        slices("inner"),
+        of("tls", "HTTPS", "/tls"),
+        of("grpcs", "GRPCS", "/grpcs"),
+    ];
+    let outer = Ingress::start(&[("a.yaml", &manifests.concat())], &[]);
+    for (path, version) in [("/tls", "HTTP/1.1"), ("/grpcs", "HTTP/2.0")] {
+        let answer = outer.get("a.example", path);
+        assert_eq!(
+            (answer.status, answer.seen("backend").as_str()),
+            (200, "web"),
+            "{path}"
+        );
+        assert_eq!(answer.seen("x-forwarded-proto"), "https");
+        wait_until("the inner log tells the version", || {
+            inner
+                .access_log
+                .lock()
+                .unwrap()
+                .contains(&format!("\"GET {path} {version}\" 200"))
+        });
+    }
+}
