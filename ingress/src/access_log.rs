@@ -86,39 +86,19 @@ fn write_lines(queue: &Receiver<String>, out: impl Write) {
 fn upstream_info(entry: &Entry<'_>, now: Timestamp) -> String {
     let request = entry.request;
     let mut line = String::with_capacity(320);
-    let time = now
-        .to_zoned(TimeZone::UTC)
-        .strftime("%d/%b/%Y:%H:%M:%S +0000")
-        .to_string();
+    let time = now.to_zoned(TimeZone::UTC).strftime("%d/%b/%Y:%H:%M:%S +0000").to_string();
     let _ = write!(line, "{} - - [{time}] \"{} ", entry.client, request.method);
     escape(&mut line, request.raw_path());
-    let _ = write!(
-        line,
-        " {:?}\" {} {} \"",
-        request.version, entry.status, entry.sent_bytes
-    );
-    escape(
-        &mut line,
-        request
-            .headers
-            .get(header::REFERER)
-            .map_or(b"-", |value| value.as_bytes()),
-    );
+    let _ = write!(line, " {:?}\" {} {} \"", request.version, entry.status, entry.sent_bytes);
+    escape(&mut line, request.headers.get(header::REFERER).map_or(b"-", |value| value.as_bytes()));
     line.push_str("\" \"");
     escape(
         &mut line,
-        request
-            .headers
-            .get(header::USER_AGENT)
-            .map_or(b"-", |value| value.as_bytes()),
+        request.headers.get(header::USER_AGENT).map_or(b"-", |value| value.as_bytes()),
     );
     let length = request_length(request) + entry.received_bytes;
     let upstream = entry.route.map_or("", |route| &route.backend.upstream_name);
-    let _ = write!(
-        line,
-        "\" {length} {:.3} [{upstream}] [] ",
-        entry.duration.as_secs_f64()
-    );
+    let _ = write!(line, "\" {length} {:.3} [{upstream}] [] ", entry.duration.as_secs_f64());
     match entry.endpoint {
         Some(endpoint) => {
             let took = entry.upstream_time.unwrap_or_default().as_secs_f64();
@@ -130,14 +110,7 @@ fn upstream_info(entry: &Entry<'_>, now: Timestamp) -> String {
         }
         None => line.push_str("- - - - "),
     }
-    escape(
-        &mut line,
-        if entry.request_id.is_empty() {
-            b"-"
-        } else {
-            entry.request_id.as_bytes()
-        },
-    );
+    escape(&mut line, if entry.request_id.is_empty() { b"-" } else { entry.request_id.as_bytes() });
     line.push('\n');
     line
 }
@@ -177,11 +150,8 @@ fn json_line(entry: &Entry<'_>, now: Timestamp) -> String {
 
 /// About what nginx's `$request_length` counts: request line and headers.
 fn request_length(request: &RequestHeader) -> u64 {
-    let headers: usize = request
-        .headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
+    let headers: usize =
+        request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     (request.method.as_str().len() + request.raw_path().len() + 12 + headers + 2) as u64
 }
 
@@ -205,9 +175,7 @@ mod tests {
     fn a_line_reads_like_nginx_and_cannot_be_forged() {
         let mut request = RequestHeader::build("GET", b"/a?b=c", None).unwrap();
         request.set_version(http::Version::HTTP_11);
-        request
-            .insert_header("User-Agent", "evil\" 200 \"")
-            .unwrap();
+        request.insert_header("User-Agent", "evil\" 200 \"").unwrap();
         let entry = Entry {
             client: "192.0.2.1".parse().unwrap(),
             request: &request,

@@ -129,18 +129,15 @@ pub fn parse(
             Ok(()) => {}
             Err(Refusal::Invalid(why)) => {
                 let message = format!("value {value:?} is invalid ({why}); the default is used");
-                read.problems
-                    .push(Problem::error(Kind::Ingress, ingress, field(), message));
+                read.problems.push(Problem::error(Kind::Ingress, ingress, field(), message));
             }
             Err(Refusal::Closes(why)) => {
                 read.closed = true;
                 let message = format!("{why}; its locations answer 503");
-                read.problems
-                    .push(Problem::error(Kind::Ingress, ingress, field(), message));
+                read.problems.push(Problem::error(Kind::Ingress, ingress, field(), message));
             }
             Err(Refusal::Refused(why)) => {
-                read.problems
-                    .push(Problem::error(Kind::Ingress, ingress, field(), why));
+                read.problems.push(Problem::error(Kind::Ingress, ingress, field(), why));
             }
             Err(Refusal::NotHonoured) => {
                 read.problems.push(Problem::warning(
@@ -181,9 +178,8 @@ fn apply(read: &mut Annotated, name: &str, value: &str) -> Result<(), Refusal> {
         "proxy-read-timeout" => settings.read_timeout = seconds(value)?,
         "proxy-send-timeout" => settings.send_timeout = seconds(value)?,
         "proxy-next-upstream-tries" => {
-            settings.tries_max = value
-                .parse()
-                .map_err(|_| Refusal::Invalid("want a number of tries"))?;
+            settings.tries_max =
+                value.parse().map_err(|_| Refusal::Invalid("want a number of tries"))?;
         }
         "backend-protocol" => settings.backend_protocol = backend_protocol(value)?,
         "service-upstream" => settings.service_upstream = boolean(value)?,
@@ -195,11 +191,7 @@ fn apply(read: &mut Annotated, name: &str, value: &str) -> Result<(), Refusal> {
         "canary" => read.canary = boolean(value)?,
         _ => return unhonoured(name),
     }
-    if name == "canary" && read.canary {
-        Err(Refusal::NotHonoured)
-    } else {
-        Ok(())
-    }
+    if name == "canary" && read.canary { Err(Refusal::NotHonoured) } else { Ok(()) }
 }
 
 /// Annotations without an effect here: harmless, refused, or guarding something.
@@ -266,12 +258,8 @@ fn backend_protocol(value: &str) -> Result<BackendProtocol, Refusal> {
         "HTTPS" => Ok(BackendProtocol::Https),
         "GRPC" => Ok(BackendProtocol::Grpc),
         "GRPCS" => Ok(BackendProtocol::Grpcs),
-        "FCGI" => Err(Refusal::Refused(
-            "FCGI is not spoken here; HTTP is used".into(),
-        )),
-        _ => Err(Refusal::Invalid(
-            "want HTTP, HTTPS, GRPC, GRPCS or AUTO_HTTP",
-        )),
+        "FCGI" => Err(Refusal::Refused("FCGI is not spoken here; HTTP is used".into())),
+        _ => Err(Refusal::Invalid("want HTTP, HTTPS, GRPC, GRPCS or AUTO_HTTP")),
     }
 }
 
@@ -284,16 +272,9 @@ fn header_value(value: &str) -> Result<String, Refusal> {
 
 /// A comma-separated list. One wrong entry closes the location: the list was meant to keep clients out.
 fn networks(value: &str) -> Result<Vec<IpNet>, Refusal> {
-    let entries = value
-        .split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty());
+    let entries = value.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     let nets: Result<Vec<IpNet>, _> = entries
-        .map(|entry| {
-            entry
-                .parse::<IpNet>()
-                .or_else(|_| entry.parse::<IpAddr>().map(IpNet::from))
-        })
+        .map(|entry| entry.parse::<IpNet>().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from)))
         .collect();
     nets.map_err(|_| {
         Refusal::Closes("the list holds an entry that is neither an address nor a network")
@@ -306,15 +287,9 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn read(pairs: &[(&str, &str)]) -> Annotated {
-        let annotations = pairs
-            .iter()
-            .map(|(n, v)| (format!("{PREFIX}{n}"), v.to_string()))
-            .collect();
-        parse(
-            &ObjectKey::new("shop", "web"),
-            &annotations,
-            &Settings::default(),
-        )
+        let annotations =
+            pairs.iter().map(|(n, v)| (format!("{PREFIX}{n}"), v.to_string())).collect();
+        parse(&ObjectKey::new("shop", "web"), &annotations, &Settings::default())
     }
 
     fn check(pairs: &[(&str, &str)], expected: Expect) {
@@ -337,12 +312,7 @@ mod tests {
             ("backend-protocol", "grpc"),
             ("proxy-buffer-size", "8k"),
         ];
-        let Annotated {
-            settings,
-            closed,
-            problems,
-            ..
-        } = read(&pairs);
+        let Annotated { settings, closed, problems, .. } = read(&pairs);
         assert!(problems.is_empty() && !closed, "{problems:?}");
         assert_eq!(settings.body_size_max, 8 << 20);
         assert_eq!(settings.read_timeout, Duration::from_secs(5));
@@ -365,10 +335,7 @@ mod tests {
     #[test]
     fn guards_that_do_not_work_close_the_location() {
         check(
-            &[
-                ("auth-url", "http://auth"),
-                ("whitelist-source-range", "10.0.0.0/8,nonsense"),
-            ],
+            &[("auth-url", "http://auth"), ("whitelist-source-range", "10.0.0.0/8,nonsense")],
             expect![[r#"
                 Ingress shop/web: metadata.annotations[nginx.ingress.kubernetes.io/auth-url]: authentication is not honoured yet; its locations answer 503
                 Ingress shop/web: metadata.annotations[nginx.ingress.kubernetes.io/whitelist-source-range]: the list holds an entry that is neither an address nor a network; its locations answer 503
@@ -395,17 +362,10 @@ mod tests {
             ("denylist-source-range", "10.1.0.0/16"),
         ])
         .settings;
-        for (client, admitted) in [
-            ("10.2.0.1", true),
-            ("10.1.0.1", false),
-            ("192.0.2.7", true),
-            ("192.0.2.8", false),
-        ] {
-            assert_eq!(
-                settings.admits(client.parse().unwrap()),
-                admitted,
-                "{client}"
-            );
+        for (client, admitted) in
+            [("10.2.0.1", true), ("10.1.0.1", false), ("192.0.2.7", true), ("192.0.2.8", false)]
+        {
+            assert_eq!(settings.admits(client.parse().unwrap()), admitted, "{client}");
         }
     }
 

@@ -65,24 +65,16 @@ impl Certificate {
         let key = PrivateKeyDer::from_pem_slice(key_pem)
             .map_err(|error| CertificateError::Pem("tls.key", error.to_string()))?;
         let key = CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())?;
-        Ok(Certificate {
-            key: Arc::new(key),
-            names,
-            not_after,
-            digest: digest(chain_pem, key_pem),
-        })
+        Ok(Certificate { key: Arc::new(key), names, not_after, digest: digest(chain_pem, key_pem) })
     }
 
     /// The self-signed certificate for hosts without one, as ingress-nginx names it.
     pub fn fake() -> Result<Certificate, CertificateError> {
         let mut params = rcgen::CertificateParams::new(vec!["ingress.local".to_string()])?;
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Acme Co");
         params
             .distinguished_name
-            .push(rcgen::DnType::OrganizationName, "Acme Co");
-        params.distinguished_name.push(
-            rcgen::DnType::CommonName,
-            "Kubernetes Ingress Controller Fake Certificate",
-        );
+            .push(rcgen::DnType::CommonName, "Kubernetes Ingress Controller Fake Certificate");
         let key = rcgen::KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
         Certificate::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes())
@@ -92,20 +84,14 @@ impl Certificate {
     pub fn covers(&self, host: &str) -> bool {
         let parent = host.split_once('.').map(|(_, parent)| parent);
         self.names.iter().any(|name| {
-            name == host
-                || (name
-                    .strip_prefix("*.")
-                    .is_some_and(|suffix| Some(suffix) == parent))
+            name == host || (name.strip_prefix("*.").is_some_and(|suffix| Some(suffix) == parent))
         })
     }
 }
 
 /// The digest of a Secret's certificate and key, to see changes without parsing.
 pub fn secret_digest(secret: &Secret) -> Option<[u8; 32]> {
-    Some(digest(
-        field(secret, "tls.crt").ok()?,
-        field(secret, "tls.key").ok()?,
-    ))
+    Some(digest(field(secret, "tls.crt").ok()?, field(secret, "tls.key").ok()?))
 }
 
 fn digest(chain: &[u8], key: &[u8]) -> [u8; 32] {
@@ -117,20 +103,10 @@ fn digest(chain: &[u8], key: &[u8]) -> [u8; 32] {
 }
 
 fn field<'a>(secret: &'a Secret, name: &'static str) -> Result<&'a [u8], CertificateError> {
-    let written = secret
-        .string_data
-        .as_ref()
-        .and_then(|data| data.get(name))
-        .map(String::as_bytes);
-    let stored = secret
-        .data
-        .as_ref()
-        .and_then(|data| data.get(name))
-        .map(|bytes| bytes.0.as_slice());
-    written
-        .or(stored)
-        .filter(|bytes| !bytes.is_empty())
-        .ok_or(CertificateError::Missing(name))
+    let written = secret.string_data.as_ref().and_then(|data| data.get(name)).map(String::as_bytes);
+    let stored =
+        secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice());
+    written.or(stored).filter(|bytes| !bytes.is_empty()).ok_or(CertificateError::Missing(name))
 }
 
 fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, Timestamp), CertificateError> {
@@ -148,10 +124,7 @@ fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, Timestamp), Certi
         })
         .collect();
     if names.is_empty() {
-        let common = parsed
-            .subject()
-            .iter_common_name()
-            .filter_map(|name| name.as_str().ok());
+        let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
         names.extend(common.map(str::to_ascii_lowercase));
     }
     Ok((names, not_after))
@@ -171,9 +144,7 @@ pub struct CertificateTable {
 impl CertificateTable {
     /// The certificate for a host, without the fallback.
     pub fn get(&self, host: &str) -> Option<&Arc<Certificate>> {
-        self.exact
-            .get(host)
-            .or_else(|| self.wildcard.get(host.split_once('.')?.1))
+        self.exact.get(host).or_else(|| self.wildcard.get(host.split_once('.')?.1))
     }
 
     /// Gives a host (or `*.` wildcard) a certificate unless it has one.
@@ -194,12 +165,8 @@ impl ResolvesServerCert for SnapshotResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let snapshot = self.0.load();
         let table = &snapshot.certificates;
-        let named = hello
-            .server_name()
-            .and_then(|name| table.get(&name.to_ascii_lowercase()));
-        named
-            .or(table.fallback.as_ref())
-            .map(|certificate| certificate.key.clone())
+        let named = hello.server_name().and_then(|name| table.get(&name.to_ascii_lowercase()));
+        named.or(table.fallback.as_ref()).map(|certificate| certificate.key.clone())
     }
 }
 
@@ -223,10 +190,8 @@ mod tests {
 
     #[test]
     fn an_exact_name_comes_before_a_wildcard() {
-        let (one, other) = (
-            Arc::new(Certificate::fake().unwrap()),
-            Arc::new(Certificate::fake().unwrap()),
-        );
+        let (one, other) =
+            (Arc::new(Certificate::fake().unwrap()), Arc::new(Certificate::fake().unwrap()));
         let mut table = CertificateTable::default();
         table.offer("*.example.com", &one);
         table.offer("a.example.com", &other);
@@ -245,9 +210,6 @@ mod tests {
         );
         assert!(matches!(error, Err(CertificateError::Key(_))), "{error:?}");
         let error = Certificate::from_pem(b"no pem", b"");
-        assert!(
-            matches!(error, Err(CertificateError::Missing("tls.crt"))),
-            "{error:?}"
-        );
+        assert!(matches!(error, Err(CertificateError::Missing("tls.crt"))), "{error:?}");
     }
 }

@@ -31,51 +31,30 @@ impl Default for ClassSelection {
 impl ClassSelection {
     /// Whether an Ingress is ours. As in ingress-nginx the old annotation, where present, decides alone.
     pub fn selects(&self, ingress: &Ingress, world: &World) -> bool {
-        let annotation = ingress
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|a| a.get(CLASS_ANNOTATION));
+        let annotation =
+            ingress.metadata.annotations.as_ref().and_then(|a| a.get(CLASS_ANNOTATION));
         if let Some(name) = annotation.filter(|name| !name.is_empty()) {
             return self.names.contains(name)
-                || world
-                    .classes
-                    .get(name)
-                    .is_some_and(|class| self.is_ours(class));
+                || world.classes.get(name).is_some_and(|class| self.is_ours(class));
         }
-        match ingress
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.ingress_class_name.as_ref())
-        {
-            Some(name) => world
-                .classes
-                .get(name)
-                .is_some_and(|class| self.is_ours(class)),
+        match ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_ref()) {
+            Some(name) => world.classes.get(name).is_some_and(|class| self.is_ours(class)),
             None => {
                 self.without_class
-                    || world
-                        .classes
-                        .values()
-                        .any(|c| is_default(c) && self.is_ours(c))
+                    || world.classes.values().any(|c| is_default(c) && self.is_ours(c))
             }
         }
     }
 
     fn is_ours(&self, class: &IngressClass) -> bool {
-        let controller = class
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.controller.as_ref());
+        let controller = class.spec.as_ref().and_then(|spec| spec.controller.as_ref());
         controller.is_some_and(|controller| self.controllers.contains(controller))
     }
 }
 
 fn is_default(class: &IngressClass) -> bool {
     let annotations = class.metadata.annotations.as_ref();
-    annotations
-        .and_then(|a| a.get(DEFAULT_CLASS_ANNOTATION))
-        .is_some_and(|value| value == "true")
+    annotations.and_then(|a| a.get(DEFAULT_CLASS_ANNOTATION)).is_some_and(|value| value == "true")
 }
 
 #[cfg(test)]
@@ -126,11 +105,7 @@ mod tests {
             (None, None, true, false),
         ] {
             let ingress = ingress(annotation, class_name);
-            assert_eq!(
-                podium.selects(&ingress, &world()),
-                ours,
-                "{annotation:?} {class_name:?}"
-            );
+            assert_eq!(podium.selects(&ingress, &world()), ours, "{annotation:?} {class_name:?}");
             assert_eq!(
                 drop_in.selects(&ingress, &world()),
                 drop_ins,

@@ -66,25 +66,17 @@ impl Pending {
 impl Controller {
     /// Runs until the source ends.
     pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
-        let kinds = if self.api.is_some() {
-            WATCHED.into()
-        } else {
-            BTreeSet::from([Kind::Ingress])
-        };
-        let mut pending = Pending {
-            kinds,
-            secrets: BTreeSet::new(),
-            secrets_deadline: Instant::now(),
-        };
+        let kinds =
+            if self.api.is_some() { WATCHED.into() } else { BTreeSet::from([Kind::Ingress]) };
+        let mut pending =
+            Pending { kinds, secrets: BTreeSet::new(), secrets_deadline: Instant::now() };
         let mut world = World::default();
         loop {
             let mut batch = Vec::new();
             let wait = if pending.secrets.is_empty() {
                 RECHECK_INTERVAL
             } else {
-                pending
-                    .secrets_deadline
-                    .saturating_duration_since(Instant::now())
+                pending.secrets_deadline.saturating_duration_since(Instant::now())
             };
             match tokio::time::timeout(wait, changes.recv_many(&mut batch, BATCH_MAX)).await {
                 Ok(0) => return,
@@ -128,16 +120,9 @@ impl Controller {
                 "ready"
             );
         }
-        tracing::debug!(
-            took_ms = took.as_secs_f64() * 1000.0,
-            "new snapshot in effect"
-        );
-        self.metrics
-            .published(&snapshot, &translation.problems, took, now);
-        let published = self
-            .publish_service
-            .as_ref()
-            .and_then(|key| world.services.get(key));
+        tracing::debug!(took_ms = took.as_secs_f64() * 1000.0, "new snapshot in effect");
+        self.metrics.published(&snapshot, &translation.problems, took, now);
+        let published = self.publish_service.as_ref().and_then(|key| world.services.get(key));
         self.reporter.report(
             world,
             &translation.problems,

@@ -1,5 +1,7 @@
 //! Listening sockets: accepting, TLS, handing connections to pingora, and draining at the end.
 
+pub mod header_deadline;
+
 use crate::certificates::SnapshotResolver;
 use crate::proxy::IngressProxy;
 use crate::snapshot::Snapshot;
@@ -7,7 +9,7 @@ use arc_swap::ArcSwap;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream;
-use pingora::protocols::{GetSocketDigest, SocketDigest};
+use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest};
 use pingora::proxy::HttpProxy;
 use std::io;
 use std::net::SocketAddr;
@@ -32,11 +34,7 @@ pub struct BindError {
 /// Opens a listening socket.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let open = || {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -62,6 +60,8 @@ pub struct Connections {
     pub draining: watch::Receiver<bool>,
     /// Held by every connection; the receiver ends when the last one is gone.
     pub _alive: mpsc::Sender<()>,
+    /// How long an HTTP/1 connection may wait for the complete header of a request.
+    pub header_timeout: Duration,
 }
 
 /// Accepts connections until draining starts.
@@ -78,12 +78,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                tokio::spawn(connection(
-                    stream,
-                    tls.clone(),
-                    proxy.clone(),
-                    connections.clone(),
-                ));
+                tokio::spawn(connection(stream, tls.clone(), proxy.clone(), connections.clone()));
             }
             Err(error) => {
                 // Out of file descriptors: wait for connections to end instead of spinning.
@@ -107,22 +102,30 @@ async fn connection(
     let mut stream = Stream::from(stream);
     stream.set_socket_digest(digest);
     let Some(acceptor) = tls else {
-        proxy
-            .process_new(Box::new(stream), &connections.draining)
-            .await;
-        return;
+        return http(Box::new(stream), &proxy, &connections).await;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.tls_handshake(stream)).await {
-        Ok(Ok(stream)) => drop(
-            proxy
-                .process_new(Box::new(stream), &connections.draining)
-                .await,
-        ),
+        Ok(Ok(stream)) => http(Box::new(stream), &proxy, &connections).await,
         Ok(Err(error)) => tracing::debug!("TLS handshake: {error}"),
-        Err(_) => tracing::debug!(
-            "TLS handshake: not done after {} s",
-            HANDSHAKE_TIMEOUT.as_secs()
-        ),
+        Err(_) => {
+            tracing::debug!("TLS handshake: not done after {} s", HANDSHAKE_TIMEOUT.as_secs());
+        }
+    }
+}
+
+async fn http(
+    stream: pingora::protocols::Stream,
+    proxy: &Arc<HttpProxy<IngressProxy>>,
+    connections: &Connections,
+) {
+    // HTTP/2 has many requests under way at once and limits of its own.
+    if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+        proxy.process_new(stream, &connections.draining).await;
+        return;
+    }
+    let served = proxy.process_new(stream, &connections.draining);
+    if !header_deadline::enforce(connections.header_timeout, served).await {
+        tracing::debug!("no complete header after {} s", connections.header_timeout.as_secs());
     }
 }
 
@@ -134,9 +137,6 @@ pub async fn drain(
 ) {
     proxy.http_cleanup().await;
     if tokio::time::timeout(timeout, alive.recv()).await.is_err() {
-        tracing::warn!(
-            "connections still open after {} s are cut",
-            timeout.as_secs()
-        );
+        tracing::warn!("connections still open after {} s are cut", timeout.as_secs());
     }
 }

@@ -113,6 +113,9 @@ struct RunArgs {
     /// Seconds that requests in progress get to finish at shutdown.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     drain_timeout: u64,
+    /// Seconds a client may take to send a request's header, waiting for it on a kept connection included.
+    #[arg(long, value_name = "SECONDS", default_value_t = 75)]
+    header_timeout: u64,
     /// Idle connections kept to endpoints, in all.
     #[arg(long, value_name = "COUNT", default_value_t = 1024)]
     upstream_keepalive_connections: usize,
@@ -129,11 +132,7 @@ fn namespaced(text: &str) -> Result<(String, String), String> {
 
 fn folder(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    if path.is_dir() {
-        Ok(path)
-    } else {
-        Err("not a folder".into())
-    }
+    if path.is_dir() { Ok(path) } else { Err("not a folder".into()) }
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -142,9 +141,7 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 fn main() -> ExitCode {
-    let Cli {
-        command: Command::Run(args),
-    } = Cli::parse();
+    let Cli { command: Command::Run(args) } = Cli::parse();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
     tracing_subscriber::fmt()
@@ -166,15 +163,10 @@ fn serve(args: RunArgs) -> anyhow::Result<()> {
     if let Some(threads) = args.worker_threads {
         runtime.worker_threads(threads.max(1));
     }
-    let runtime = runtime
-        .enable_all()
-        .build()
-        .context("starting worker threads")?;
+    let runtime = runtime.enable_all().build().context("starting worker threads")?;
     let result = runtime.block_on(async {
         let config = config(args).await?;
-        run(config, terminated()?)
-            .await
-            .context("running the ingress")
+        run(config, terminated()?).await.context("running the ingress")
     });
     // Watches and log writers have nothing to finish.
     runtime.shutdown_background();
@@ -189,11 +181,7 @@ async fn config(args: RunArgs) -> anyhow::Result<Config> {
     Ok(Config {
         source,
         http: args.http_bind_address,
-        https: if args.no_https {
-            Vec::new()
-        } else {
-            args.https_bind_address
-        },
+        https: if args.no_https { Vec::new() } else { args.https_bind_address },
         status: args.status_bind_address,
         controller_classes: args.controller_class,
         ingress_classes: args.ingress_class,
@@ -213,6 +201,7 @@ async fn config(args: RunArgs) -> anyhow::Result<Config> {
         },
         shutdown_delay: Duration::from_secs(args.shutdown_delay),
         drain_timeout: Duration::from_secs(args.drain_timeout),
+        header_timeout: Duration::from_secs(args.header_timeout),
         upstream_keepalive_connections: args.upstream_keepalive_connections,
     })
 }

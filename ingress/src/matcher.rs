@@ -33,21 +33,16 @@ impl<R> Matcher<R> {
     pub fn find(&self, path: &[u8]) -> Option<&R> {
         match self {
             Matcher::Paths(paths) => paths.find(path),
-            Matcher::Regex(rules) => rules
-                .iter()
-                .find(|(regex, _)| regex.is_match(path))
-                .map(|(_, rule)| rule),
+            Matcher::Regex(rules) => {
+                rules.iter().find(|(regex, _)| regex.is_match(path)).map(|(_, rule)| rule)
+            }
         }
     }
 }
 
 /// Compiles a rule's path as nginx's `~*` would: case-insensitive, bytes, not anchored by itself.
 pub fn compile(path: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(path)
-        .case_insensitive(true)
-        .unicode(false)
-        .size_limit(1 << 20)
-        .build()
+    RegexBuilder::new(path).case_insensitive(true).unicode(false).size_limit(1 << 20).build()
 }
 
 /// Sorts the paths of a host in regex mode: longest first, then in reverse order of text, the order in
@@ -81,10 +76,7 @@ struct ByKind<R> {
 
 impl<R> Default for ByKind<R> {
     fn default() -> ByKind<R> {
-        ByKind {
-            by_element: None,
-            by_character: None,
-        }
+        ByKind { by_element: None, by_character: None }
     }
 }
 
@@ -96,14 +88,11 @@ impl<R> PathMatcher<R> {
         for (path_type, path, rule) in rules {
             match path_type {
                 PathType::Exact => {
-                    exact
-                        .entry(path.into_bytes().into_boxed_slice())
-                        .or_insert(rule);
+                    exact.entry(path.into_bytes().into_boxed_slice()).or_insert(rule);
                 }
                 PathType::Prefix => {
-                    let ByKind { by_element, .. } = nodes
-                        .entry(prefix_key(&path).as_bytes().into())
-                        .or_default();
+                    let ByKind { by_element, .. } =
+                        nodes.entry(prefix_key(&path).as_bytes().into()).or_default();
                     by_element.get_or_insert(rule);
                 }
                 PathType::ImplementationSpecific => {
@@ -123,10 +112,7 @@ impl<R> PathMatcher<R> {
             }
             prefixes.push(PrefixNode { key, rules, parent });
         }
-        PathMatcher {
-            exact,
-            prefixes: prefixes.into(),
-        }
+        PathMatcher { exact, prefixes: prefixes.into() }
     }
 
     /// The rule for a path: Exact, else the longest prefix.
@@ -134,10 +120,7 @@ impl<R> PathMatcher<R> {
         if let Some(rule) = self.exact.get(path) {
             return Some(rule);
         }
-        let mut at = self
-            .prefixes
-            .partition_point(|node| *node.key <= *path)
-            .checked_sub(1);
+        let mut at = self.prefixes.partition_point(|node| *node.key <= *path).checked_sub(1);
         while let Some(index) = at {
             let node = &self.prefixes[index];
             if path.starts_with(&node.key) {

@@ -10,15 +10,7 @@ use prometheus::{
 };
 use std::time::Duration;
 
-const LABELS: [&str; 7] = [
-    "host",
-    "path",
-    "ingress",
-    "namespace",
-    "service",
-    "status",
-    "method",
-];
+const LABELS: [&str; 7] = ["host", "path", "ingress", "namespace", "service", "status", "method"];
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -125,16 +117,12 @@ impl Metrics {
             None => ["_", "", "", "", "", status, method_label(method)],
         };
         self.requests.with_label_values(&labels).inc();
-        self.durations
-            .with_label_values(&labels)
-            .observe(took.as_secs_f64());
+        self.durations.with_label_values(&labels).observe(took.as_secs_f64());
         #[expect(
             clippy::cast_precision_loss,
             reason = "a histogram bucket needs no exact byte count"
         )]
-        self.sizes
-            .with_label_values(&labels)
-            .observe(sent_bytes as f64);
+        self.sizes.with_label_values(&labels).observe(sent_bytes as f64);
     }
 
     /// Notes a new snapshot and what is wrong with the objects behind it.
@@ -163,10 +151,7 @@ impl Metrics {
                 .inc();
         }
         self.reload_ok.set(1);
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "seconds since 1970 fit a double exactly"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double exactly")]
         self.reload_time.set(now.as_second() as f64);
         self.reload_duration.set(took.as_secs_f64());
         self.reloads.inc();

@@ -26,10 +26,7 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// A key from its two halves.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> ObjectKey {
-        ObjectKey {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        ObjectKey { namespace: namespace.into(), name: name.into() }
     }
 
     /// The key of an object; a missing namespace is `default`, as for kubectl.
@@ -119,13 +116,8 @@ pub enum ObjectError {
 impl Object {
     /// Reads an object of any API version; `None` for kinds the ingress has no use for.
     pub fn parse(mut value: Value) -> Result<Option<Object>, ObjectError> {
-        let text = |field: &str| {
-            value
-                .get(field)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_string()
-        };
+        let text =
+            |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_string();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         if kind.is_empty() {
             return Err(ObjectError::Missing("kind"));
@@ -167,27 +159,21 @@ fn typed<K: DeserializeOwned>(kind: &'static str, mut value: Value) -> Result<Ar
             .and_then(Value::as_object_mut)
             .map(|meta| meta.remove("managedFields"));
     }
-    serde_json::from_value(value)
-        .map(Arc::new)
-        .map_err(|source| ObjectError::Shape { kind, key, source })
+    serde_json::from_value(value).map(Arc::new).map_err(|source| ObjectError::Shape {
+        kind,
+        key,
+        source,
+    })
 }
 
 /// The key of an object not yet read.
 pub fn key_of_value(value: &Value) -> ObjectKey {
     let text = |pointer: &str| {
-        value
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_string()
+        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string()
     };
     let namespace = text("/metadata/namespace");
     ObjectKey::new(
-        if namespace.is_empty() {
-            "default".into()
-        } else {
-            namespace
-        },
+        if namespace.is_empty() { "default".into() } else { namespace },
         text("/metadata/name"),
     )
 }
@@ -202,14 +188,8 @@ fn convert_old_ingress(ingress: &mut Value) {
         convert_old_backend(&mut backend);
         spec.insert("defaultBackend".into(), backend);
     }
-    let rules = spec
-        .get_mut("rules")
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten();
-    let paths = rules
-        .filter_map(|rule| rule.pointer_mut("/http/paths")?.as_array_mut())
-        .flatten();
+    let rules = spec.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten();
+    let paths = rules.filter_map(|rule| rule.pointer_mut("/http/paths")?.as_array_mut()).flatten();
     for path in paths.filter_map(Value::as_object_mut) {
         if path.get("pathType").is_none_or(Value::is_null) {
             path.insert("pathType".into(), json!("ImplementationSpecific"));
@@ -298,18 +278,12 @@ impl World {
 
     /// The keys of all objects of a kind, readable or not.
     pub fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
-        let broken = self
-            .unreadable
-            .keys()
-            .filter(|(k, _)| *k == kind)
-            .map(|(_, key)| key.clone());
+        let broken = self.unreadable.keys().filter(|(k, _)| *k == kind).map(|(_, key)| key.clone());
         let mut keys: Vec<ObjectKey> = match kind {
             Kind::Ingress => self.ingresses.keys().cloned().collect(),
-            Kind::IngressClass => self
-                .classes
-                .keys()
-                .map(|name| ObjectKey::new("default", name))
-                .collect(),
+            Kind::IngressClass => {
+                self.classes.keys().map(|name| ObjectKey::new("default", name)).collect()
+            }
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
             Kind::Secret => self.secrets.keys().cloned().collect(),

@@ -61,10 +61,7 @@ impl Problem {
         field: impl Into<String>,
         message: impl Into<String>,
     ) -> Problem {
-        Problem {
-            severity: Severity::Warning,
-            ..Problem::error(kind, object, field, message)
-        }
+        Problem { severity: Severity::Warning, ..Problem::error(kind, object, field, message) }
     }
 }
 

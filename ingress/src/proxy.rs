@@ -9,6 +9,7 @@ mod target;
 
 use crate::access_log::{AccessLog, Entry};
 use crate::annotations::BackendProtocol;
+use crate::listener::header_deadline;
 use crate::metrics::Metrics;
 use crate::rewrite::Rewritten;
 use crate::snapshot::{Backend, Route, Snapshot};
@@ -129,30 +130,17 @@ impl IngressProxy {
     fn newer_backend(&self, state: &RequestState) -> Option<Arc<Backend>> {
         let own = state.backend.as_ref()?;
         let current = self.snapshot.load().backends.get(&own.key).cloned();
-        Some(
-            current
-                .filter(|backend| !backend.endpoints.is_empty())
-                .unwrap_or_else(|| own.clone()),
-        )
+        Some(current.filter(|backend| !backend.endpoints.is_empty()).unwrap_or_else(|| own.clone()))
     }
 
     fn may_retry(state: &RequestState) -> bool {
-        let tries_max = state
-            .route
-            .as_ref()
-            .map_or(1, |route| route.settings.tries_max);
+        let tries_max = state.route.as_ref().map_or(1, |route| route.settings.tries_max);
         tries_max == 0 || state.tries < tries_max
     }
 }
 
 fn content_length(request: &RequestHeader) -> Option<u64> {
-    request
-        .headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn expects_continue(session: &Session) -> bool {
@@ -174,6 +162,7 @@ impl ProxyHttp for IngressProxy {
     type CTX = RequestState;
 
     fn new_ctx(&self) -> RequestState {
+        header_deadline::request_started();
         RequestState {
             started: Instant::now(),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -204,25 +193,15 @@ impl ProxyHttp for IngressProxy {
         if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
             state.client = address.ip().to_canonical();
         }
-        state.tls = session
-            .digest()
-            .is_some_and(|digest| digest.ssl_digest.is_some());
-        let port = session
-            .server_addr()
-            .and_then(|a| a.as_inet())
-            .map_or(0, |a| a.port());
-        state.forwarded = self
-            .trust
-            .read(session.req_header(), state.client, state.tls, port);
+        state.tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let port = session.server_addr().and_then(|a| a.as_inet()).map_or(0, |a| a.port());
+        state.forwarded = self.trust.read(session.req_header(), state.client, state.tls, port);
         state.client = state.forwarded.client;
         match self.decide(session, state) {
             Decision::Forward => {
                 // Answered here, as nginx does: many endpoints never do, and clients wait for it.
                 if expects_continue(session) {
-                    session
-                        .as_downstream_mut()
-                        .write_continue_response()
-                        .await?;
+                    session.as_downstream_mut().write_continue_response().await?;
                 }
                 Ok(false)
             }
@@ -230,9 +209,7 @@ impl ProxyHttp for IngressProxy {
                 answers::respond(session, status, None).await.map(|()| true)
             }
             Decision::Redirect(status, location) => {
-                answers::respond(session, status, Some(&location))
-                    .await
-                    .map(|()| true)
+                answers::respond(session, status, Some(&location)).await.map(|()| true)
             }
         }
     }
@@ -256,11 +233,7 @@ impl ProxyHttp for IngressProxy {
         let protocol = settings.backend_protocol;
         let tls = matches!(protocol, BackendProtocol::Https | BackendProtocol::Grpcs);
         // An address as the name sends no SNI, as nginx does by default; rustls takes no empty name.
-        let name = if tls {
-            endpoint.ip().to_string()
-        } else {
-            String::new()
-        };
+        let name = if tls { endpoint.ip().to_string() } else { String::new() };
         let mut peer = Box::new(HttpPeer::new(endpoint, tls, name));
         peer.options.connection_timeout = Some(settings.connect_timeout);
         peer.options.total_connection_timeout = Some(settings.connect_timeout);
@@ -302,10 +275,7 @@ impl ProxyHttp for IngressProxy {
         state: &mut RequestState,
     ) -> Result<()> {
         state.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        let limit = state
-            .route
-            .as_ref()
-            .map_or(0, |route| route.settings.body_size_max);
+        let limit = state.route.as_ref().map_or(0, |route| route.settings.body_size_max);
         if limit > 0 && state.body_bytes > limit {
             return Error::e_explain(
                 ErrorType::HTTPStatus(413),
@@ -393,10 +363,7 @@ impl ProxyHttp for IngressProxy {
                 tracing::debug!("answering {code}: {error}");
             }
         }
-        FailToProxy {
-            error_code: code,
-            can_reuse_downstream: false,
-        }
+        FailToProxy { error_code: code, can_reuse_downstream: false }
     }
 
     fn suppress_error_log(&self, _: &Session, _: &RequestState, _: &Error) -> bool {
@@ -424,11 +391,10 @@ impl ProxyHttp for IngressProxy {
         state: &mut RequestState,
     ) {
         // 499 is nginx's status for a client that went away before it got an answer.
-        let written = session
-            .response_written()
-            .map(|response| response.status.as_u16());
+        let written = session.response_written().map(|response| response.status.as_u16());
         let status = written.filter(|_| answered(session)).unwrap_or(499);
         let duration = state.started.elapsed();
+        header_deadline::request_ended();
         let sent = session.body_bytes_sent();
         if let Some(error) = error {
             tracing::warn!(status, endpoint = ?state.endpoint, tries = state.tries, "request failed: {error}");

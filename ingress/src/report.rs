@@ -45,12 +45,7 @@ impl Reporter {
             tokio::spawn(write_all(client, queue));
             writes
         });
-        Reporter {
-            known: BTreeSet::new(),
-            statuses: BTreeMap::new(),
-            addresses,
-            writes,
-        }
+        Reporter { known: BTreeSet::new(), statuses: BTreeMap::new(), addresses, writes }
     }
 
     /// Reports what is new since the last call.
@@ -67,16 +62,10 @@ impl Reporter {
                 Severity::Error => tracing::error!("{problem}"),
                 Severity::Warning => tracing::warn!("{problem}"),
             }
-            if let Some(ingress) = world
-                .ingresses
-                .get(&problem.object)
-                .filter(|_| problem.kind == Kind::Ingress)
+            if let Some(ingress) =
+                world.ingresses.get(&problem.object).filter(|_| problem.kind == Kind::Ingress)
             {
-                self.send(Write::Event(Box::new(event(
-                    ingress,
-                    problem,
-                    Timestamp::now(),
-                ))));
+                self.send(Write::Event(Box::new(event(ingress, problem, Timestamp::now()))));
             }
         }
         for problem in self.known.difference(&current) {
@@ -101,10 +90,7 @@ impl Reporter {
             let Some(ingress) = world.ingresses.get(key) else {
                 continue;
             };
-            let status = ingress
-                .status
-                .as_ref()
-                .and_then(|status| status.load_balancer.as_ref());
+            let status = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
             let present =
                 serde_json::to_value(status.and_then(|balancer| balancer.ingress.as_ref()));
             let sent = self.statuses.get(key);
@@ -118,9 +104,7 @@ impl Reporter {
     }
 
     fn send(&self, write: Write) -> bool {
-        self.writes
-            .as_ref()
-            .is_some_and(|writes| writes.try_send(write).is_ok())
+        self.writes.as_ref().is_some_and(|writes| writes.try_send(write).is_ok())
     }
 }
 
@@ -129,10 +113,7 @@ fn load_balancer(addresses: &[String], published: Option<&Service>) -> Value {
     if addresses.is_empty() {
         return published.map_or(json!([]), service_addresses);
     }
-    addresses
-        .iter()
-        .map(|address| address_value(address))
-        .collect()
+    addresses.iter().map(|address| address_value(address)).collect()
 }
 
 fn address_value(address: &str) -> Value {
@@ -146,31 +127,14 @@ fn service_addresses(service: &Service) -> Value {
     let Some(spec) = &service.spec else {
         return json!([]);
     };
-    let external = spec
-        .external_ips
-        .iter()
-        .flatten()
-        .map(|address| address_value(address));
-    let balancer = service
-        .status
-        .as_ref()
-        .and_then(|status| status.load_balancer.as_ref());
-    let assigned = balancer
-        .iter()
-        .flat_map(|balancer| balancer.ingress.iter().flatten())
-        .filter_map(|ingress| {
-            ingress
-                .ip
-                .as_deref()
-                .or(ingress.hostname.as_deref())
-                .map(address_value)
-        });
+    let external = spec.external_ips.iter().flatten().map(|address| address_value(address));
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let assigned =
+        balancer.iter().flat_map(|balancer| balancer.ingress.iter().flatten()).filter_map(
+            |ingress| ingress.ip.as_deref().or(ingress.hostname.as_deref()).map(address_value),
+        );
     let all: Vec<Value> = assigned.chain(external).collect();
-    match (
-        all.is_empty(),
-        spec.type_.as_deref(),
-        spec.cluster_ip.as_deref(),
-    ) {
+    match (all.is_empty(), spec.type_.as_deref(), spec.cluster_ip.as_deref()) {
         (true, Some("LoadBalancer"), _) | (true, _, None | Some("None" | "")) => json!([]),
         (true, _, Some(cluster_ip)) => json!([{ "ip": cluster_ip }]),
         (false, ..) => Value::Array(all),
@@ -210,10 +174,7 @@ fn event(ingress: &Ingress, problem: &Problem, now: Timestamp) -> Event {
         count: Some(1),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),
-        source: Some(EventSource {
-            component: Some(COMPONENT.into()),
-            host: None,
-        }),
+        source: Some(EventSource { component: Some(COMPONENT.into()), host: None }),
         reporting_component: Some(COMPONENT.into()),
         ..Event::default()
     }
@@ -226,23 +187,14 @@ async fn write_all(client: Client, mut queue: mpsc::Receiver<Write>) {
                 let namespace = event.metadata.namespace.clone().unwrap_or_default();
                 let name = event.involved_object.name.clone().unwrap_or_default();
                 let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
-                let result = events
-                    .create(&PostParams::default(), &event)
-                    .await
-                    .map(drop);
-                (
-                    format!("creating an Event for Ingress {namespace}/{name}"),
-                    result,
-                )
+                let result = events.create(&PostParams::default(), &event).await.map(drop);
+                (format!("creating an Event for Ingress {namespace}/{name}"), result)
             }
             Write::Status(key, addresses) => {
                 let ingresses: Api<Ingress> = Api::namespaced(client.clone(), &key.namespace);
                 let status = json!({ "status": { "loadBalancer": { "ingress": addresses } } });
                 let (how, patch) = (PatchParams::default(), Patch::Merge(&status));
-                let result = ingresses
-                    .patch_status(&key.name, &how, &patch)
-                    .await
-                    .map(drop);
+                let result = ingresses.patch_status(&key.name, &how, &patch).await.map(drop);
                 (format!("writing the status of Ingress {key}"), result)
             }
         };
@@ -275,11 +227,7 @@ mod tests {
                 assigned,
                 json!([{"ip": "192.0.2.1"}, {"hostname": "lb.example"}]),
             ),
-            (
-                json!({"type": "LoadBalancer", "clusterIP": "10.96.0.9"}),
-                json!({}),
-                json!([]),
-            ),
+            (json!({"type": "LoadBalancer", "clusterIP": "10.96.0.9"}), json!({}), json!([])),
             (
                 json!({"type": "ClusterIP", "clusterIP": "10.96.0.9"}),
                 json!({}),

@@ -56,14 +56,11 @@ impl Rewrite {
         };
         // A target ending in `?` drops the client's query.
         let keep_query = query.is_none_or(|query| !query.is_empty() && !query.ends_with('?'));
-        let query = query
-            .map(|query| query.strip_suffix('?').unwrap_or(query))
-            .filter(|q| !q.is_empty());
+        let query =
+            query.map(|query| query.strip_suffix('?').unwrap_or(query)).filter(|q| !q.is_empty());
         Ok(Rewrite {
             path: parse_parts(path, &pattern)?,
-            query: query
-                .map(|query| parse_parts(query, &pattern))
-                .transpose()?,
+            query: query.map(|query| parse_parts(query, &pattern)).transpose()?,
             keep_query,
             redirect,
             pattern,
@@ -146,9 +143,7 @@ fn take_name(text: &str) -> (&str, &str) {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return text.split_at(1);
     }
-    let end = text
-        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -174,10 +169,7 @@ mod tests {
         let rewrite = Rewrite::parse(target, Arc::new(compile(path).unwrap())).unwrap();
         let sent = crate::uri::Target::parse(sent.as_bytes()).unwrap();
         let normal = crate::uri::normalize(sent.path).unwrap();
-        let out = match rewrite
-            .apply(&normal.path, sent.query, normal.quoted)
-            .unwrap()
-        {
+        let out = match rewrite.apply(&normal.path, sent.query, normal.quoted).unwrap() {
             Rewritten::Path(path) => String::from_utf8(path).unwrap(),
             Rewritten::Redirect(url) => format!("302 {}", String::from_utf8(url).unwrap()),
         };
@@ -195,18 +187,8 @@ mod tests {
     #[test]
     fn groups_are_numbered_and_named() {
         check("/something(/|$)(.*)", "/$2", "/something", "/");
-        check(
-            "/something(/|$)(.*)",
-            "/$2",
-            "/something/new?a=b",
-            "/new?a=b",
-        );
-        check(
-            "/v(?<version>[0-9])/(.*)",
-            "/api-$version/$2",
-            "/v2/items",
-            "/api-2/items",
-        );
+        check("/something(/|$)(.*)", "/$2", "/something/new?a=b", "/new?a=b");
+        check("/v(?<version>[0-9])/(.*)", "/api-$version/$2", "/v2/items", "/api-2/items");
         check("/a/(.*)", "/$1/$7", "/a/b", "/b/");
         check("/a/(.*)", "/${1}0", "/a/b", "/b0");
         check("/a/(.*)", "/$10", "/a/b", "/b0");
@@ -242,9 +224,6 @@ mod tests {
         let pattern = Arc::new(compile("/a").unwrap());
         let error = Rewrite::parse("/$host", pattern.clone()).unwrap_err();
         assert_eq!(error, TargetError::UnknownVariable("host".into()));
-        assert_eq!(
-            Rewrite::parse("/a$", pattern).unwrap_err(),
-            TargetError::BareDollar
-        );
+        assert_eq!(Rewrite::parse("/a$", pattern).unwrap_err(), TargetError::BareDollar);
     }
 }

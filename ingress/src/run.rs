@@ -85,6 +85,8 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// From then to cutting what is still open.
     pub drain_timeout: Duration,
+    /// How long a client may take to send a request's header, waiting for it included.
+    pub header_timeout: Duration,
     /// Idle connections kept to endpoints.
     pub upstream_keepalive_connections: usize,
 }
@@ -115,40 +117,27 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let ready = Arc::new(AtomicBool::new(false));
     let policy = policy(&config)?;
-    let http: Vec<_> = config
-        .http
-        .iter()
-        .map(|address| listener::bind(*address))
-        .collect::<Result<_, _>>()?;
-    let https: Vec<_> = config
-        .https
-        .iter()
-        .map(|address| listener::bind(*address))
-        .collect::<Result<_, _>>()?;
+    let http: Vec<_> =
+        config.http.iter().map(|address| listener::bind(*address)).collect::<Result<_, _>>()?;
+    let https: Vec<_> =
+        config.https.iter().map(|address| listener::bind(*address)).collect::<Result<_, _>>()?;
     let status = listener::bind(config.status)?;
     let acceptor = listener::tls_acceptor(snapshot.clone())?;
     let proxy = Arc::new(proxy(&config, snapshot.clone(), metrics.clone())?);
 
-    let status_server = StatusServer {
-        ready: ready.clone(),
-        metrics: metrics.clone(),
-    };
+    let status_server = StatusServer { ready: ready.clone(), metrics: metrics.clone() };
     tokio::spawn(status_server::serve(status, status_server));
     start_controller(&config, policy, snapshot, ready.clone(), metrics);
 
     // Listeners open before the first snapshot: clients wait in the backlog instead of being refused.
     let (begin_drain, draining) = watch::channel(false);
     let (alive, ended) = mpsc::channel(1);
-    let connections = Connections {
-        draining,
-        _alive: alive,
-    };
+    let connections =
+        Connections { draining, _alive: alive, header_timeout: config.header_timeout };
     let gate = tokio::spawn(wait_until_ready(ready.clone()));
     let mut accepting = tokio::task::JoinSet::new();
     let plain = http.into_iter().map(|listener| (listener, None));
-    let secure = https
-        .into_iter()
-        .map(|listener| (listener, Some(acceptor.clone())));
+    let secure = https.into_iter().map(|listener| (listener, Some(acceptor.clone())));
     let all: Vec<_> = plain.chain(secure).collect();
     let mut shutdown = std::pin::pin!(shutdown);
     tokio::select! {
@@ -156,12 +145,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         () = &mut shutdown => return Ok(()),
     }
     for (listener, tls) in all {
-        accepting.spawn(listener::serve(
-            listener,
-            tls,
-            proxy.clone(),
-            connections.clone(),
-        ));
+        accepting.spawn(listener::serve(listener, tls, proxy.clone(), connections.clone()));
     }
     drop(connections);
 
@@ -213,15 +197,10 @@ fn proxy(
         AccessLogFormat::Nginx => Some(access_log::Format::UpstreamInfo),
         AccessLogFormat::Json => Some(access_log::Format::Json),
     };
-    let access_log = format
-        .map(AccessLog::stdout)
-        .transpose()
-        .map_err(RunError::AccessLog)?;
+    let access_log = format.map(AccessLog::stdout).transpose().map_err(RunError::AccessLog)?;
     let ingress = IngressProxy {
         snapshot,
-        trust: ForwardedTrust {
-            proxies: config.trusted_proxies.clone(),
-        },
+        trust: ForwardedTrust { proxies: config.trusted_proxies.clone() },
         https_redirect_port: config.https_redirect_port,
         https_enabled: !config.https.is_empty(),
         metrics,

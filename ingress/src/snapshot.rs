@@ -43,17 +43,9 @@ impl Backend {
         endpoints: Box<[SocketAddr]>,
         previous: Option<&Backend>,
     ) -> Backend {
-        let upstream_name = format!(
-            "{}-{}-{}",
-            key.service.namespace, key.service.name, key.port
-        );
+        let upstream_name = format!("{}-{}-{}", key.service.namespace, key.service.name, key.port);
         let next = previous.map_or(0, |previous| previous.next.load(Ordering::Relaxed));
-        Backend {
-            key,
-            upstream_name,
-            endpoints,
-            next: AtomicUsize::new(next),
-        }
+        Backend { key, upstream_name, endpoints, next: AtomicUsize::new(next) }
     }
 
     /// The next endpoint in turn, one not in `tried` if there is any.
@@ -64,10 +56,7 @@ impl Backend {
         }
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let turn = |step: usize| self.endpoints[start.wrapping_add(step) % count];
-        (0..count)
-            .map(turn)
-            .find(|endpoint| !tried.contains(endpoint))
-            .or_else(|| Some(turn(0)))
+        (0..count).map(turn).find(|endpoint| !tried.contains(endpoint)).or_else(|| Some(turn(0)))
     }
 }
 
@@ -139,10 +128,7 @@ impl Snapshot {
     pub fn route(&self, host: &str, path: &[u8]) -> (Option<&Arc<Route>>, bool) {
         let rules = self.host(host);
         let route = rules.and_then(|rules| rules.matcher.find(path).or(rules.fallback.as_ref()));
-        (
-            route.or(self.fallback.as_ref()),
-            rules.is_some_and(|rules| rules.tls),
-        )
+        (route.or(self.fallback.as_ref()), rules.is_some_and(|rules| rules.tls))
     }
 }
 
@@ -156,25 +142,14 @@ mod tests {
             port: "80".into(),
             by_cluster_ip: false,
         };
-        Backend::new(
-            key,
-            endpoints.iter().map(|e| e.parse().unwrap()).collect(),
-            None,
-        )
+        Backend::new(key, endpoints.iter().map(|e| e.parse().unwrap()).collect(), None)
     }
 
     #[test]
     fn endpoints_take_turns() {
         let web = backend(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-        let picks: Vec<String> = (0..6)
-            .map(|_| web.pick(&[]).unwrap().ip().to_string())
-            .collect();
-        assert_eq!(
-            picks,
-            [
-                "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.1", "10.0.0.2", "10.0.0.3"
-            ]
-        );
+        let picks: Vec<String> = (0..6).map(|_| web.pick(&[]).unwrap().ip().to_string()).collect();
+        assert_eq!(picks, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         let again = Backend::new(web.key.clone(), web.endpoints.clone(), Some(&web));
         again.pick(&[]);
         assert_eq!(again.pick(&[]).unwrap().ip().to_string(), "10.0.0.2");

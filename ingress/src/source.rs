@@ -44,9 +44,7 @@ impl Change {
                     world.apply(object);
                 }
                 for problem in problems {
-                    world
-                        .unreadable
-                        .insert((problem.kind, problem.object.clone()), problem);
+                    world.unreadable.insert((problem.kind, problem.object.clone()), problem);
                 }
             }
         }

@@ -35,9 +35,7 @@ impl ServeHttp for StatusServer {
         *response.status_mut() = status;
         let text = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, text);
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, length.into());
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         response
     }
 }
@@ -52,9 +50,7 @@ pub async fn serve(listener: TcpListener, server: StatusServer) {
             Ok((stream, _)) => {
                 let (server, shutdown) = (server.clone(), shutdown.clone());
                 tokio::spawn(async move {
-                    server
-                        .process_new(Box::new(Stream::from(stream)), &shutdown)
-                        .await
+                    server.process_new(Box::new(Stream::from(stream)), &shutdown).await
                 });
             }
             Err(error) => {

@@ -51,13 +51,9 @@ pub struct Translation {
 pub fn named_secrets(world: &World, policy: &Policy) -> BTreeSet<ObjectKey> {
     let mut names: BTreeSet<ObjectKey> = policy.default_certificate.iter().cloned().collect();
     for (key, ingress) in selected(world, policy) {
-        let tls = ingress
-            .spec
-            .iter()
-            .flat_map(|spec| spec.tls.iter().flatten());
-        let secrets = tls
-            .filter_map(|tls| tls.secret_name.as_ref())
-            .filter(|name| !name.is_empty());
+        let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
+        let secrets =
+            tls.filter_map(|tls| tls.secret_name.as_ref()).filter(|name| !name.is_empty());
         names.extend(secrets.map(|name| ObjectKey::new(&key.namespace, name)));
     }
     names
@@ -89,10 +85,7 @@ pub fn translate(
         now,
         &mut run.problems,
     );
-    let fallback = policy
-        .default_backend
-        .as_ref()
-        .and_then(|service| run.default_route(service));
+    let fallback = policy.default_backend.as_ref().and_then(|service| run.default_route(service));
     let (built, expressions) = run.hosts.build();
     let mut problems = run.problems;
     problems.sort();
@@ -107,28 +100,15 @@ pub fn translate(
         certificates_by_secret: certificates.by_secret,
         expressions,
     };
-    Translation {
-        snapshot,
-        problems,
-        selected: selected.into_iter().map(|(key, _)| key).collect(),
-    }
+    Translation { snapshot, problems, selected: selected.into_iter().map(|(key, _)| key).collect() }
 }
 
 /// Ingresses of ours, oldest first; those without a creation time come last, by name.
 fn selected(world: &World, policy: &Policy) -> Vec<(ObjectKey, Arc<Ingress>)> {
-    let ours = world
-        .ingresses
-        .iter()
-        .filter(|(_, ingress)| policy.classes.selects(ingress, world));
-    let mut ours: Vec<_> = ours
-        .map(|(key, ingress)| (key.clone(), ingress.clone()))
-        .collect();
+    let ours = world.ingresses.iter().filter(|(_, ingress)| policy.classes.selects(ingress, world));
+    let mut ours: Vec<_> = ours.map(|(key, ingress)| (key.clone(), ingress.clone())).collect();
     ours.sort_by_key(|(key, ingress)| {
-        let created = ingress
-            .metadata
-            .creation_timestamp
-            .as_ref()
-            .map(|time| time.0);
+        let created = ingress.metadata.creation_timestamp.as_ref().map(|time| time.0);
         (created.is_none(), created, key.clone())
     });
     ours
@@ -152,21 +132,13 @@ impl Run<'_> {
     fn ingress(&mut self, key: &ObjectKey, ingress: &Ingress) {
         let none = BTreeMap::new();
         let annotations = ingress.metadata.annotations.as_ref().unwrap_or(&none);
-        let Annotated {
-            settings,
-            closed,
-            canary,
-            problems,
-        } = annotations::parse(key, annotations, &self.policy.defaults);
+        let Annotated { settings, closed, canary, problems } =
+            annotations::parse(key, annotations, &self.policy.defaults);
         self.problems.extend(problems);
         let Some(spec) = ingress.spec.as_ref().filter(|_| !canary) else {
             return;
         };
-        let scope = Scope {
-            key,
-            settings: Arc::new(settings),
-            closed,
-        };
+        let scope = Scope { key, settings: Arc::new(settings), closed };
         let default = spec.default_backend.as_ref();
         let rules = spec.rules.as_deref().unwrap_or_default();
         if let Some(backend) = default.filter(|_| rules.is_empty()) {
@@ -176,20 +148,13 @@ impl Run<'_> {
         let default = default.filter(|_| !rules.is_empty());
         let default = default.map(|backend| self.backend(&scope, backend, "spec.defaultBackend"));
         for (at, rule) in rules.iter().enumerate() {
-            let host = rule
-                .host
-                .as_deref()
-                .unwrap_or_default()
-                .to_ascii_lowercase();
+            let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
             if let Err(why) = hosts::check_host(&host) {
                 let field = format!("spec.rules[{at}].host");
-                self.problems
-                    .push(Problem::error(Kind::Ingress, key, field, why));
+                self.problems.push(Problem::error(Kind::Ingress, key, field, why));
                 continue;
             }
-            let fallback = default
-                .clone()
-                .map(|backend| route(&scope, &host, "/", backend));
+            let fallback = default.clone().map(|backend| route(&scope, &host, "/", backend));
             self.hosts.open(&host, fallback);
             for (path_at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
                 let field = format!("spec.rules[{at}].http.paths[{path_at}]");
@@ -251,8 +216,7 @@ impl Run<'_> {
         field: &str,
     ) -> Arc<Backend> {
         let by_cluster_ip = scope.settings.service_upstream;
-        self.backends
-            .resolve(scope.key, backend, by_cluster_ip, field, &mut self.problems)
+        self.backends.resolve(scope.key, backend, by_cluster_ip, field, &mut self.problems)
     }
 
     fn default_route(&mut self, service: &ObjectKey) -> Option<Arc<Route>> {
@@ -276,11 +240,7 @@ impl Run<'_> {
 fn route(scope: &Scope<'_>, host: &str, path: &str, backend: Arc<Backend>) -> Route {
     Route {
         ingress: scope.key.clone(),
-        host: if host.is_empty() {
-            "_".into()
-        } else {
-            host.into()
-        },
+        host: if host.is_empty() { "_".into() } else { host.into() },
         path: path.into(),
         backend,
         settings: scope.settings.clone(),

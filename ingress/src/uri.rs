@@ -24,10 +24,8 @@ impl<'a> Target<'a> {
             (None, raw)
         } else {
             let rest = strip_scheme(raw)?;
-            let end = rest
-                .iter()
-                .position(|b| matches!(b, b'/' | b'?' | b'#'))
-                .unwrap_or(rest.len());
+            let end =
+                rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
             if end == 0 {
                 return None;
             }
@@ -42,22 +40,15 @@ impl<'a> Target<'a> {
             None => (rest, None),
         };
         let path: &[u8] = if path.is_empty() { b"/" } else { path };
-        Some(Target {
-            authority,
-            path,
-            query,
-        })
+        Some(Target { authority, path, query })
     }
 }
 
 fn strip_scheme(raw: &[u8]) -> Option<&[u8]> {
-    [&b"http://"[..], b"https://"]
-        .into_iter()
-        .find_map(|scheme| {
-            let head = raw.get(..scheme.len())?;
-            head.eq_ignore_ascii_case(scheme)
-                .then(|| &raw[scheme.len()..])
-        })
+    [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| {
+        let head = raw.get(..scheme.len())?;
+        head.eq_ignore_ascii_case(scheme).then(|| &raw[scheme.len()..])
+    })
 }
 
 /// A path after nginx's normalisation.
@@ -73,10 +64,7 @@ pub struct Normalized<'a> {
 /// escape, an encoded NUL, or `..` above the root.
 pub fn normalize(path: &[u8]) -> Option<Normalized<'_>> {
     if !needs_work(path) {
-        return Some(Normalized {
-            path: Cow::Borrowed(path),
-            quoted: false,
-        });
+        return Some(Normalized { path: Cow::Borrowed(path), quoted: false });
     }
     let mut out: Vec<u8> = Vec::with_capacity(path.len());
     let mut quoted = false;
@@ -96,10 +84,7 @@ pub fn normalize(path: &[u8]) -> Option<Normalized<'_>> {
         }
     }
     close_segment(&mut out)?;
-    Some(Normalized {
-        path: Cow::Owned(out),
-        quoted,
-    })
+    Some(Normalized { path: Cow::Owned(out), quoted })
 }
 
 /// One character of a path: its value, whether it stands only for itself, how many bytes it took.
@@ -170,11 +155,7 @@ pub fn escape_into(out: &mut Vec<u8>, text: &[u8], escape: Escape) {
             _ => false,
         };
         if special {
-            out.extend([
-                b'%',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]);
+            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         } else {
             out.push(byte);
         }
@@ -231,10 +212,7 @@ mod tests {
     fn targets_split() {
         let target = Target::parse(b"HTTP://shop.example:8080/a?b=/c?d#e").unwrap();
         assert_eq!(target.authority, Some(&b"shop.example:8080"[..]));
-        assert_eq!(
-            (target.path, target.query),
-            (&b"/a"[..], Some(&b"b=/c?d"[..]))
-        );
+        assert_eq!((target.path, target.query), (&b"/a"[..], Some(&b"b=/c?d"[..])));
         assert_eq!(Target::parse(b"http://host").unwrap().path, b"/");
         assert_eq!(Target::parse(b"*").unwrap().path, b"*");
         assert_eq!(Target::parse(b"ftp://host/"), None);

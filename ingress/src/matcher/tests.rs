@@ -7,10 +7,7 @@ use proptest::prelude::*;
 type Rule = (PathType, &'static str);
 
 fn find(rules: &[Rule], path: &str) -> Option<usize> {
-    let rules = rules
-        .iter()
-        .enumerate()
-        .map(|(at, (kind, path))| (*kind, path.to_string(), at));
+    let rules = rules.iter().enumerate().map(|(at, (kind, path))| (*kind, path.to_string(), at));
     PathMatcher::new(rules).find(path.as_bytes()).copied()
 }
 
@@ -36,16 +33,8 @@ fn table_of_the_ingress_documentation() {
         (&[(Prefix, "/aaa/bbb")], "/aaa/bbbxyz", None),
         (&[(Prefix, "/"), (Prefix, "/aaa")], "/aaa/ccc", Some(1)),
         (&[(Prefix, "/"), (Prefix, "/aaa")], "/ccc", Some(0)),
-        (
-            &[(Prefix, "/"), (Prefix, "/aaa"), (Prefix, "/aaa/bbb")],
-            "/aaa/bbb",
-            Some(2),
-        ),
-        (
-            &[(Prefix, "/"), (Prefix, "/aaa"), (Prefix, "/aaa/bbb")],
-            "/ccc",
-            Some(0),
-        ),
+        (&[(Prefix, "/"), (Prefix, "/aaa"), (Prefix, "/aaa/bbb")], "/aaa/bbb", Some(2)),
+        (&[(Prefix, "/"), (Prefix, "/aaa"), (Prefix, "/aaa/bbb")], "/ccc", Some(0)),
         (&[(Prefix, "/aaa")], "/ccc", None),
         (&[(Prefix, "/foo"), (Exact, "/foo")], "/foo", Some(1)),
         (&[(Prefix, "/foo"), (Exact, "/foo")], "/foo/", Some(0)),
@@ -57,22 +46,13 @@ fn table_of_the_ingress_documentation() {
 
 #[test]
 fn implementation_specific_is_a_prefix_of_characters() {
-    assert_eq!(
-        find(&[(ImplementationSpecific, "/foo")], "/foobar"),
-        Some(0)
-    );
+    assert_eq!(find(&[(ImplementationSpecific, "/foo")], "/foobar"), Some(0));
     assert_eq!(find(&[(ImplementationSpecific, "/foo")], "/fo"), None);
     // The longer text wins over the kind; of equal text the stricter kind wins where it matches.
     let both = &[(ImplementationSpecific, "/foo"), (Prefix, "/foo")];
     assert_eq!(find(both, "/foo/x"), Some(1));
     assert_eq!(find(both, "/foobar"), Some(0));
-    assert_eq!(
-        find(
-            &[(ImplementationSpecific, "/f"), (Prefix, "/foo")],
-            "/foobar"
-        ),
-        Some(0)
-    );
+    assert_eq!(find(&[(ImplementationSpecific, "/f"), (Prefix, "/foo")], "/foobar"), Some(0));
 }
 
 #[test]
@@ -90,10 +70,7 @@ fn expressions_go_longest_first_and_ignore_case() {
         .collect();
     sort_for_regex(&mut rules);
     let order: Vec<&str> = rules.iter().map(|(path, _)| path.as_str()).collect();
-    assert_eq!(
-        order,
-        ["/foo/bar/bar", "/foo/bar/.+", "/foo/bar", "/foo/.*"]
-    );
+    assert_eq!(order, ["/foo/bar/bar", "/foo/bar/.+", "/foo/bar", "/foo/.*"]);
     let compiled = rules
         .into_iter()
         .map(|(path, at)| (Arc::new(compile(&format!("^{path}")).unwrap()), at))
@@ -111,20 +88,13 @@ fn expressions_go_longest_first_and_ignore_case() {
 
 /// The specification read literally: look at every rule, keep the best.
 fn naive(rules: &[(PathType, String)], path: &str) -> Option<usize> {
-    let elements = |p: &str| {
-        p.split('/')
-            .filter(|e| !e.is_empty())
-            .map(str::to_string)
-            .collect::<Vec<_>>()
-    };
+    let elements =
+        |p: &str| p.split('/').filter(|e| !e.is_empty()).map(str::to_string).collect::<Vec<_>>();
     let mut best: Option<((bool, usize, bool), usize)> = None;
     for (at, (kind, rule)) in rules.iter().enumerate() {
         let (matches, length) = match kind {
             Exact => (rule == path, usize::MAX),
-            Prefix => (
-                elements(path).starts_with(&elements(rule)),
-                prefix_key(rule).len(),
-            ),
+            Prefix => (elements(path).starts_with(&elements(rule)), prefix_key(rule).len()),
             ImplementationSpecific => (path.starts_with(rule.as_str()), rule.len()),
         };
         let rank = (*kind == Exact, length, *kind == Prefix);

@@ -23,13 +23,9 @@ pub async fn respond(session: &mut Session, status: u16, location: Option<&[u8]>
         response.insert_header(header::LOCATION, location)?;
     }
     if session.req_header().method == Method::HEAD {
-        return session
-            .write_response_header(Box::new(response), true)
-            .await;
+        return session.write_response_header(Box::new(response), true).await;
     }
-    session
-        .write_response_header(Box::new(response), false)
-        .await?;
+    session.write_response_header(Box::new(response), false).await?;
     session.write_response_body(Some(body), true).await
 }
 

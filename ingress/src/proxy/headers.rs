@@ -51,10 +51,7 @@ impl Forwarded {
 
     /// The id of the request, once it was sent on.
     pub fn request_id(&self) -> &str {
-        self.request_id
-            .as_ref()
-            .and_then(|id| id.to_str().ok())
-            .unwrap_or_default()
+        self.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
     }
 }
 
@@ -65,12 +62,7 @@ impl ForwardedTrust {
 
     /// Reads what a request says about its origin, as far as the peer is trusted to say it.
     pub fn read(&self, request: &RequestHeader, peer: IpAddr, tls: bool, port: u16) -> Forwarded {
-        let mut forwarded = Forwarded {
-            client: peer,
-            tls,
-            port,
-            ..Forwarded::default()
-        };
+        let mut forwarded = Forwarded { client: peer, tls, port, ..Forwarded::default() };
         if self.proxies.is_empty() || !self.trusts(peer) {
             return forwarded;
         }
@@ -85,14 +77,9 @@ impl ForwardedTrust {
 
     /// The last address of X-Forwarded-For that is no trusted proxy (`real_ip_recursive on`).
     fn client_beyond(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
-        let values = headers
-            .get_all("x-forwarded-for")
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        let hops: Vec<&str> = values
-            .flat_map(|value| value.split(','))
-            .map(str::trim)
-            .collect();
+        let values =
+            headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let hops: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
         let mut client = peer;
         for hop in hops.iter().rev() {
             let Ok(address) = hop.parse::<IpAddr>() else {
@@ -120,10 +107,8 @@ pub fn write(upstream: &mut RequestHeader, forwarded: &mut Forwarded, route: &Ro
     });
     let request_id = request_id(upstream);
     forwarded.request_id = Some(request_id.clone());
-    let port = forwarded
-        .forwarded_port
-        .clone()
-        .unwrap_or_else(|| HeaderValue::from(forwarded.port));
+    let port =
+        forwarded.forwarded_port.clone().unwrap_or_else(|| HeaderValue::from(forwarded.port));
     match upstream.headers.get("x-forwarded-for").cloned() {
         Some(original) => upstream.insert_header("X-Original-Forwarded-For", original)?,
         None => drop(upstream.remove_header("X-Original-Forwarded-For")),
@@ -140,11 +125,8 @@ pub fn write(upstream: &mut RequestHeader, forwarded: &mut Forwarded, route: &Ro
     upstream.insert_header("X-Scheme", scheme)?;
     // A CGI endpoint would take it for its own proxy setting (HTTPoxy).
     upstream.remove_header("Proxy");
-    if let Some(prefix) = route
-        .settings
-        .forwarded_prefix
-        .as_ref()
-        .filter(|_| route.rewrite.is_some())
+    if let Some(prefix) =
+        route.settings.forwarded_prefix.as_ref().filter(|_| route.rewrite.is_some())
     {
         upstream.insert_header("X-Forwarded-Prefix", prefix.as_str())?;
     }
@@ -156,10 +138,7 @@ pub fn write(upstream: &mut RequestHeader, forwarded: &mut Forwarded, route: &Ro
 
 /// The client's id where it sent one, else a new one; as ingress-nginx does it.
 fn request_id(request: &RequestHeader) -> HeaderValue {
-    let sent = request
-        .headers
-        .get("x-request-id")
-        .filter(|id| !id.is_empty());
+    let sent = request.headers.get("x-request-id").filter(|id| !id.is_empty());
     sent.cloned().unwrap_or_else(|| {
         let id = format!("{:032x}", rand::random::<u128>());
         HeaderValue::from_maybe_shared(bytes::Bytes::from(id))
@@ -180,9 +159,8 @@ mod tests {
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         request.insert_header("X-Forwarded-For", chain).unwrap();
         request.insert_header("X-Forwarded-Proto", "https").unwrap();
-        let trust = ForwardedTrust {
-            proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
-        };
+        let trust =
+            ForwardedTrust { proxies: trusted.iter().map(|net| net.parse().unwrap()).collect() };
         let read = trust.read(&request, peer.parse().unwrap(), false, 80);
         format!("{} {}", read.client, read.scheme())
     }
@@ -190,25 +168,12 @@ mod tests {
     #[test]
     fn only_trusted_peers_are_believed() {
         assert_eq!(client(&[], "192.0.2.1", "203.0.113.9"), "192.0.2.1 http");
+        assert_eq!(client(&["10.0.0.0/8"], "192.0.2.1", "203.0.113.9"), "192.0.2.1 http");
+        assert_eq!(client(&["192.0.2.0/24"], "192.0.2.1", "203.0.113.9"), "203.0.113.9 https");
         assert_eq!(
-            client(&["10.0.0.0/8"], "192.0.2.1", "203.0.113.9"),
-            "192.0.2.1 http"
-        );
-        assert_eq!(
-            client(&["192.0.2.0/24"], "192.0.2.1", "203.0.113.9"),
+            client(&["192.0.2.0/24"], "192.0.2.1", "198.51.100.7, 203.0.113.9, 192.0.2.8"),
             "203.0.113.9 https"
         );
-        assert_eq!(
-            client(
-                &["192.0.2.0/24"],
-                "192.0.2.1",
-                "198.51.100.7, 203.0.113.9, 192.0.2.8"
-            ),
-            "203.0.113.9 https"
-        );
-        assert_eq!(
-            client(&["192.0.2.0/24"], "192.0.2.1", "garbage"),
-            "192.0.2.1 https"
-        );
+        assert_eq!(client(&["192.0.2.0/24"], "192.0.2.1", "garbage"), "192.0.2.1 https");
     }
 }

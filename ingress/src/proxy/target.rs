@@ -29,10 +29,7 @@ impl<'a> RequestTarget<'a> {
             Some(authority) => Some(authority),
             None => match request.headers.get(header::HOST) {
                 Some(host) => Some(host.as_bytes()),
-                None => request
-                    .uri
-                    .authority()
-                    .map(|authority| authority.as_str().as_bytes()),
+                None => request.uri.authority().map(|authority| authority.as_str().as_bytes()),
             },
         };
         let host = match named {
@@ -148,10 +145,7 @@ mod tests {
         ] {
             let request = request(sent, Some("shop.example:8080"));
             let target = RequestTarget::read(&request).unwrap();
-            assert_eq!(
-                String::from_utf8(target.https_location(port, keep)).unwrap(),
-                location
-            );
+            assert_eq!(String::from_utf8(target.https_location(port, keep)).unwrap(), location);
         }
     }
 }

@@ -17,12 +17,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// The kinds watched from the start. Endpoints are not among them: the API mirrors them to slices.
-pub const WATCHED: [Kind; 4] = [
-    Kind::Ingress,
-    Kind::IngressClass,
-    Kind::Service,
-    Kind::EndpointSlice,
-];
+pub const WATCHED: [Kind; 4] =
+    [Kind::Ingress, Kind::IngressClass, Kind::Service, Kind::EndpointSlice];
 
 /// The watches of a cluster.
 pub struct ApiSource {
@@ -51,12 +47,7 @@ impl ApiSource {
                 follow(api, kind, resource, None, changes).await;
             });
         }
-        ApiSource {
-            client,
-            changes,
-            namespace,
-            secrets: BTreeMap::new(),
-        }
+        ApiSource { client, changes, namespace, secrets: BTreeMap::new() }
     }
 
     /// Watches exactly these Secrets. Returns the ones that were not watched before.
@@ -70,22 +61,14 @@ impl ApiSource {
         });
         let mut added = BTreeSet::new();
         for key in wanted {
-            let allowed = self
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| *namespace == key.namespace);
+            let allowed =
+                self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
             if self.secrets.contains_key(key) || !allowed {
                 continue;
             }
             let resource = resource(Kind::Secret, "v1");
             let api = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
-            let task = follow(
-                api,
-                Kind::Secret,
-                resource,
-                Some(key.clone()),
-                self.changes.clone(),
-            );
+            let task = follow(api, Kind::Secret, resource, Some(key.clone()), self.changes.clone());
             self.secrets.insert(key.clone(), tokio::spawn(task));
             added.insert(key.clone());
         }
@@ -119,11 +102,7 @@ async fn served_resource(client: &Client, kind: Kind) -> ApiResource {
     }
     let mut wait = Duration::from_millis(100);
     loop {
-        for version in [
-            "networking.k8s.io/v1",
-            "networking.k8s.io/v1beta1",
-            "extensions/v1beta1",
-        ] {
+        for version in ["networking.k8s.io/v1", "networking.k8s.io/v1beta1", "extensions/v1beta1"] {
             let resource = resource(kind, version);
             let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
             match api.list(&ListParams::default().limit(1)).await {
@@ -173,21 +152,14 @@ async fn follow(
             },
             Ok(Event::Delete(object)) => {
                 let key = ObjectKey::new(
-                    object
-                        .metadata
-                        .namespace
-                        .unwrap_or_else(|| "default".into()),
+                    object.metadata.namespace.unwrap_or_else(|| "default".into()),
                     object.metadata.name.unwrap_or_default(),
                 );
                 Change::Delete(kind, key)
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(
-                    error,
-                    "watching objects of kind {}; trying again",
-                    kind.as_str()
-                );
+                tracing::warn!(error, "watching objects of kind {}; trying again", kind.as_str());
                 continue;
             }
         };
@@ -212,30 +184,10 @@ mod tests {
     #[test]
     fn resources_have_the_paths_of_the_api() {
         for (kind, version, api_version, plural) in [
-            (
-                Kind::Ingress,
-                "networking.k8s.io/v1",
-                "networking.k8s.io/v1",
-                "ingresses",
-            ),
-            (
-                Kind::Ingress,
-                "extensions/v1beta1",
-                "extensions/v1beta1",
-                "ingresses",
-            ),
-            (
-                Kind::IngressClass,
-                "v1",
-                "networking.k8s.io/v1",
-                "ingressclasses",
-            ),
-            (
-                Kind::EndpointSlice,
-                "v1",
-                "discovery.k8s.io/v1",
-                "endpointslices",
-            ),
+            (Kind::Ingress, "networking.k8s.io/v1", "networking.k8s.io/v1", "ingresses"),
+            (Kind::Ingress, "extensions/v1beta1", "extensions/v1beta1", "ingresses"),
+            (Kind::IngressClass, "v1", "networking.k8s.io/v1", "ingressclasses"),
+            (Kind::EndpointSlice, "v1", "discovery.k8s.io/v1", "endpointslices"),
             (Kind::Service, "v1", "v1", "services"),
             (Kind::Secret, "v1", "v1", "secrets"),
         ] {

@@ -34,10 +34,7 @@ struct ManifestFile {
 pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>) {
     let (wake, mut woken) = mpsc::channel::<()>(1);
     let _watcher = announce(&path, wake);
-    let mut folder = Folder {
-        path,
-        files: BTreeMap::new(),
-    };
+    let mut folder = Folder { path, files: BTreeMap::new() };
     let mut first = true;
     loop {
         let changed = tokio::task::block_in_place(|| folder.read());
@@ -108,17 +105,10 @@ impl Folder {
     }
 
     fn everything(&self) -> Change {
-        let objects = self
-            .files
-            .values()
-            .flat_map(|file| file.objects.iter().cloned())
-            .collect();
+        let objects = self.files.values().flat_map(|file| file.objects.iter().cloned()).collect();
         Change::Everything(
             objects,
-            self.files
-                .values()
-                .filter_map(|file| file.problem.clone())
-                .collect(),
+            self.files.values().filter_map(|file| file.problem.clone()).collect(),
         )
     }
 }
@@ -126,18 +116,10 @@ impl Folder {
 impl ManifestFile {
     fn parse(path: &Path, text: Vec<u8>, old: Option<ManifestFile>) -> ManifestFile {
         match parse_manifests(&text) {
-            Ok(objects) => ManifestFile {
-                text,
-                objects,
-                problem: None,
-            },
+            Ok(objects) => ManifestFile { text, objects, problem: None },
             Err(why) => {
                 let key = ObjectKey::new("", path.display().to_string());
-                let kept = if old.is_some() {
-                    "; what it said before stays in effect"
-                } else {
-                    ""
-                };
+                let kept = if old.is_some() { "; what it said before stays in effect" } else { "" };
                 let problem = Problem::error(Kind::File, &key, "", format!("{why}{kept}"));
                 ManifestFile {
                     text,
@@ -154,10 +136,7 @@ fn parse_manifests(text: &[u8]) -> Result<Vec<Object>, String> {
     let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, limits()).map_err(|error| {
-            format!(
-                "not valid YAML: {}",
-                error.to_string().lines().next().unwrap_or_default()
-            )
+            format!("not valid YAML: {}", error.to_string().lines().next().unwrap_or_default())
         })?;
     let mut objects = Vec::new();
     for document in documents.into_iter().filter(|document| !document.is_null()) {
@@ -178,18 +157,11 @@ fn limits() -> serde_saphyr::Options {
 }
 
 fn read_document(mut document: Value, objects: &mut Vec<Object>) -> Result<(), String> {
-    let is_list = document
-        .get("kind")
-        .and_then(Value::as_str)
-        .is_some_and(|kind| kind.ends_with("List"));
-    if let Some(items) = document
-        .get_mut("items")
-        .filter(|_| is_list)
-        .and_then(Value::as_array_mut)
+    let is_list =
+        document.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+    if let Some(items) = document.get_mut("items").filter(|_| is_list).and_then(Value::as_array_mut)
     {
-        return items
-            .drain(..)
-            .try_for_each(|item| read_document(item, objects));
+        return items.drain(..).try_for_each(|item| read_document(item, objects));
     }
     objects.extend(Object::parse(document).map_err(|error| error.to_string())?);
     Ok(())
@@ -198,15 +170,11 @@ fn read_document(mut document: Value, objects: &mut Vec<Object>) -> Result<(), S
 fn list(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         if path.is_dir() && !hidden {
             list(&path, paths)?;
         } else if !hidden
-            && path
-                .extension()
-                .is_some_and(|end| end == "yaml" || end == "yml" || end == "json")
+            && path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json")
         {
             paths.push(path);
         }
@@ -239,10 +207,7 @@ mod tests {
             |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("a.yaml", SERVICE);
         write("b.yaml", &SERVICE.replace("web", "api"));
-        let mut read = Folder {
-            path: folder.path().into(),
-            files: BTreeMap::new(),
-        };
+        let mut read = Folder { path: folder.path().into(), files: BTreeMap::new() };
         assert!(read.read().unwrap());
         assert!(!read.read().unwrap());
         write("a.yaml", "{broken");
@@ -251,11 +216,7 @@ mod tests {
             panic!("not everything")
         };
         assert_eq!((objects.len(), problems.len()), (2, 1));
-        assert!(
-            problems[0].to_string().contains("a.yaml: not valid YAML"),
-            "{}",
-            problems[0]
-        );
+        assert!(problems[0].to_string().contains("a.yaml: not valid YAML"), "{}", problems[0]);
         std::fs::remove_file(folder.path().join("a.yaml")).unwrap();
         assert!(read.read().unwrap());
         let Change::Everything(objects, problems) = read.everything() else {

@@ -24,24 +24,13 @@ impl<'a> Backends<'a> {
     pub fn new(world: &'a World, previous: &'a Snapshot) -> Backends<'a> {
         let mut slices: HashMap<_, Vec<&EndpointSlice>> = HashMap::new();
         for (key, slice) in &world.slices {
-            if let Some(service) = slice
-                .metadata
-                .labels
-                .as_ref()
-                .and_then(|l| l.get(SERVICE_NAME_LABEL))
+            if let Some(service) =
+                slice.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_NAME_LABEL))
             {
-                slices
-                    .entry((key.namespace.as_str(), service.as_str()))
-                    .or_default()
-                    .push(slice);
+                slices.entry((key.namespace.as_str(), service.as_str())).or_default().push(slice);
             }
         }
-        Backends {
-            world,
-            previous,
-            slices,
-            known: HashMap::new(),
-        }
+        Backends { world, previous, slices, known: HashMap::new() }
     }
 
     /// All backends that were asked for.
@@ -63,20 +52,11 @@ impl<'a> Backends<'a> {
             let why = "names no Service; other resources cannot be backends here";
             problems.push(Problem::error(Kind::Ingress, ingress, field, why));
             let service = ObjectKey::new(&ingress.namespace, "");
-            return self.insert(
-                BackendKey {
-                    service,
-                    port: String::new(),
-                    by_cluster_ip,
-                },
-                Box::new([]),
-            );
+            return self
+                .insert(BackendKey { service, port: String::new(), by_cluster_ip }, Box::new([]));
         };
         let number = named.port.as_ref().and_then(|port| port.number);
-        let port = match (
-            number,
-            named.port.as_ref().and_then(|port| port.name.as_ref()),
-        ) {
+        let port = match (number, named.port.as_ref().and_then(|port| port.name.as_ref())) {
             (Some(number), _) => number.to_string(),
             (None, Some(name)) => name.clone(),
             (None, None) => String::new(),
@@ -138,20 +118,14 @@ impl<'a> Backends<'a> {
                 ),
             ));
         }
-        let ports = spec
-            .and_then(|spec| spec.ports.as_deref())
-            .unwrap_or_default();
+        let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         let names = |port: &&ServicePort| {
             port.port.to_string() == key.port
                 || port.name.as_deref().is_some_and(|name| name == key.port)
         };
         let port = ports.iter().find(names);
-        port.map(|port| (&**service, port)).ok_or_else(|| {
-            (
-                "port",
-                format!("Service {} has no port {:?}", key.service, key.port),
-            )
-        })
+        port.map(|port| (&**service, port))
+            .ok_or_else(|| ("port", format!("Service {} has no port {:?}", key.service, key.port)))
     }
 
     fn with_endpoints(
@@ -183,10 +157,7 @@ impl<'a> Backends<'a> {
     fn endpoints(&self, service: &ObjectKey, port: &ServicePort) -> Box<[SocketAddr]> {
         let name = port.name.as_deref().unwrap_or_default();
         let mut found = Found::default();
-        match self
-            .slices
-            .get(&(service.namespace.as_str(), service.name.as_str()))
-        {
+        match self.slices.get(&(service.namespace.as_str(), service.name.as_str())) {
             Some(slices) => slices.iter().for_each(|slice| found.add_slice(slice, name)),
             None => found.add_endpoints(self.world, service, name),
         }
@@ -210,10 +181,7 @@ impl Found {
         for port in ports.filter_map(|port| u16::try_from(port.port?).ok()) {
             for endpoint in slice.endpoints.iter().flatten() {
                 // All addresses of an endpoint are the same pod; the first one is the one to use.
-                let Some(ip) = endpoint
-                    .addresses
-                    .first()
-                    .and_then(|a| a.parse::<IpAddr>().ok())
+                let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok())
                 else {
                     continue;
                 };
@@ -233,10 +201,7 @@ impl Found {
 
     fn add_endpoints(&mut self, world: &World, service: &ObjectKey, port_name: &str) {
         let endpoints = world.endpoints.get(service);
-        for subset in endpoints
-            .iter()
-            .flat_map(|endpoints| endpoints.subsets.iter().flatten())
-        {
+        for subset in endpoints.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten()) {
             let ports = subset.ports.iter().flatten().filter(|port| {
                 port.name.as_deref().unwrap_or_default() == port_name
                     && matches!(port.protocol.as_deref(), None | Some("TCP"))
@@ -251,13 +216,7 @@ impl Found {
 
     /// Ready endpoints; where there are none, those that still serve while they terminate (KEP-1669).
     fn into_addresses(self) -> Box<[SocketAddr]> {
-        if self.ready.is_empty() {
-            self.serving
-        } else {
-            self.ready
-        }
-        .into_iter()
-        .collect()
+        if self.ready.is_empty() { self.serving } else { self.ready }.into_iter().collect()
     }
 }
 

@@ -47,44 +47,29 @@ pub fn check_host(host: &str) -> Result<(), String> {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     if host.is_empty() || (host.len() <= 253 && name.split('.').all(label)) {
         return Ok(());
     }
-    Err(format!(
-        "{host:?} is not a DNS name, nor one with * as its whole first label"
-    ))
+    Err(format!("{host:?} is not a DNS name, nor one with * as its whole first label"))
 }
 
 impl<'a> Hosts<'a> {
     pub fn new(previous: &'a Snapshot) -> Hosts<'a> {
-        Hosts {
-            hosts: BTreeMap::new(),
-            previous,
-            expressions: HashMap::new(),
-        }
+        Hosts { hosts: BTreeMap::new(), previous, expressions: HashMap::new() }
     }
 
     /// Makes a host known. The first Ingress to name it provides its default backend, or none.
     pub fn open(&mut self, host: &str, fallback: Option<Route>) {
-        self.hosts.entry(host.into()).or_insert_with(|| Host {
-            fallback,
-            ..Host::default()
-        });
+        self.hosts.entry(host.into()).or_insert_with(|| Host { fallback, ..Host::default() });
     }
 
     /// An Ingress with a default backend and no rules: it serves hosts nobody else names.
     pub fn catch_all(&mut self, route: Route) {
-        self.hosts
-            .entry(String::new())
-            .or_default()
-            .fallback
-            .get_or_insert(route);
+        self.hosts.entry(String::new()).or_default().fallback.get_or_insert(route);
     }
 
     /// Marks a host as one to be reached by TLS.
@@ -99,19 +84,11 @@ impl<'a> Hosts<'a> {
         let ingress = claim.route.ingress.clone();
         let settings = claim.route.settings.clone();
         // As in ingress-nginx, a target equal to the path is no rewrite.
-        let target = settings
-            .rewrite_target
-            .as_ref()
-            .filter(|target| **target != claim.path);
+        let target = settings.rewrite_target.as_ref().filter(|target| **target != claim.path);
         let regex = settings.use_regex || target.is_some();
         if regex {
             let pattern = self.expression(&claim.path).map_err(|why| {
-                Problem::error(
-                    Kind::Ingress,
-                    &ingress,
-                    format!("{}.path", claim.field),
-                    why,
-                )
+                Problem::error(Kind::Ingress, &ingress, format!("{}.path", claim.field), why)
             })?;
             if let Some(target) = target {
                 match Rewrite::parse(target, pattern) {
@@ -136,10 +113,8 @@ impl<'a> Hosts<'a> {
             _ => claim.path.clone(),
         };
         if let Some(owner) = entry.owners.get(&(claim.path_type, text.clone())) {
-            let why = format!(
-                "{:?} of {host_name} belongs to the older Ingress {owner}",
-                claim.path
-            );
+            let why =
+                format!("{:?} of {host_name} belongs to the older Ingress {owner}", claim.path);
             return Err(Problem::error(
                 Kind::Ingress,
                 &ingress,
@@ -155,10 +130,8 @@ impl<'a> Hosts<'a> {
 
     /// Compiles an expression, or takes it from this or the previous snapshot.
     fn expression(&mut self, pattern: &str) -> Result<Arc<Regex>, String> {
-        if let Some(known) = self
-            .expressions
-            .get(pattern)
-            .or_else(|| self.previous.expressions.get(pattern))
+        if let Some(known) =
+            self.expressions.get(pattern).or_else(|| self.previous.expressions.get(pattern))
         {
             let known = known.clone();
             self.expressions.insert(pattern.into(), known.clone());
@@ -195,11 +168,8 @@ impl<'a> Hosts<'a> {
 
     fn build_host(&mut self, host: Host) -> HostRoutes {
         let matcher = if host.regex {
-            let mut rules: Vec<(String, Arc<Route>)> = host
-                .claims
-                .into_iter()
-                .map(|claim| (claim.path, Arc::new(claim.route)))
-                .collect();
+            let mut rules: Vec<(String, Arc<Route>)> =
+                host.claims.into_iter().map(|claim| (claim.path, Arc::new(claim.route))).collect();
             sort_for_regex(&mut rules);
             let compiled = rules.into_iter().filter_map(|(path, route)| {
                 // A plain path of another Ingress that is no expression cannot match as one either.
@@ -207,16 +177,9 @@ impl<'a> Hosts<'a> {
             });
             Matcher::Regex(compiled.collect())
         } else {
-            let rules = host
-                .claims
-                .into_iter()
-                .map(|c| (c.path_type, c.path, Arc::new(c.route)));
+            let rules = host.claims.into_iter().map(|c| (c.path_type, c.path, Arc::new(c.route)));
             Matcher::Paths(PathMatcher::new(rules))
         };
-        HostRoutes {
-            matcher,
-            fallback: host.fallback.map(Arc::new),
-            tls: host.tls,
-        }
+        HostRoutes { matcher, fallback: host.fallback.map(Arc::new), tls: host.tls }
     }
 }

@@ -18,10 +18,7 @@ fn world(manifests: &str) -> World {
 
 fn policy() -> Policy {
     Policy {
-        classes: ClassSelection {
-            without_class: true,
-            ..ClassSelection::default()
-        },
+        classes: ClassSelection { without_class: true, ..ClassSelection::default() },
         defaults: Settings::default(),
         default_backend: None,
         default_certificate: None,
@@ -30,12 +27,7 @@ fn policy() -> Policy {
 }
 
 fn run(manifests: &str) -> Translation {
-    translate(
-        &world(manifests),
-        &policy(),
-        &Snapshot::default(),
-        Timestamp::UNIX_EPOCH,
-    )
+    translate(&world(manifests), &policy(), &Snapshot::default(), Timestamp::UNIX_EPOCH)
 }
 
 /// Asks the snapshot about `host/path` pairs and prints the answers, then the problems.
@@ -48,18 +40,9 @@ fn check(manifests: &str, requests: &[&str], expected: Expect) {
             None => "404".to_string(),
             Some(route) if route.closed => "closed".into(),
             Some(route) => {
-                let ends: Vec<String> = route
-                    .backend
-                    .endpoints
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect();
-                format!(
-                    "{} {} [{}]",
-                    route.ingress,
-                    route.backend.upstream_name,
-                    ends.join(" ")
-                )
+                let ends: Vec<String> =
+                    route.backend.endpoints.iter().map(ToString::to_string).collect();
+                format!("{} {} [{}]", route.ingress, route.backend.upstream_name, ends.join(" "))
             }
         };
         writeln!(text, "{request} -> {answer}").unwrap();
@@ -115,14 +98,7 @@ fn ports_by_number_and_name_and_ready_endpoints_only() {
     );
     check(
         &format!("{WEB}{rules}"),
-        &[
-            "a.example/n",
-            "a.example/a",
-            "a.example/x",
-            "a.example/m",
-            "a.example/r",
-            "b.example/n",
-        ],
+        &["a.example/n", "a.example/a", "a.example/x", "a.example/m", "a.example/r", "b.example/n"],
         expect![[r#"
             a.example/n -> shop/ports shop-web-80 [10.0.0.1:8080]
             a.example/a -> shop/ports shop-web-admin [10.0.0.1:9090]
@@ -152,23 +128,13 @@ fn terminating_endpoints_serve_only_while_nothing_else_does() {
 
 #[test]
 fn hosts_take_precedence_over_wildcards_over_none() {
-    let rules: String = [
-        ("exact", "a.example"),
-        ("wild", "*.example"),
-        ("any", ""),
-        ("bad", "*.*.example"),
-    ]
-    .map(|(name, host)| to_web(name, host, "/", "Prefix", ""))
-    .concat();
+    let rules: String =
+        [("exact", "a.example"), ("wild", "*.example"), ("any", ""), ("bad", "*.*.example")]
+            .map(|(name, host)| to_web(name, host, "/", "Prefix", ""))
+            .concat();
     check(
         &format!("{WEB}{rules}"),
-        &[
-            "a.example/",
-            "b.example/",
-            "a.b.example/",
-            "example/",
-            "other.org/",
-        ],
+        &["a.example/", "b.example/", "a.b.example/", "example/", "other.org/"],
         expect![[r#"
             a.example/ -> shop/exact shop-web-80 [10.0.0.1:8080]
             b.example/ -> shop/wild shop-web-80 [10.0.0.1:8080]
@@ -234,27 +200,9 @@ fn one_rewrite_turns_the_whole_host_into_expressions() {
 fn bad_expressions_and_targets_harm_only_themselves() {
     let regex = r#""nginx.ingress.kubernetes.io/use-regex": "true""#;
     let rules = [
-        to_web(
-            "good",
-            "a.example",
-            "/good/.*",
-            "ImplementationSpecific",
-            regex,
-        ),
-        to_web(
-            "bad",
-            "a.example",
-            "/bad/(",
-            "ImplementationSpecific",
-            regex,
-        ),
-        to_web(
-            "ahead",
-            "a.example",
-            "/(?!x)",
-            "ImplementationSpecific",
-            regex,
-        ),
+        to_web("good", "a.example", "/good/.*", "ImplementationSpecific", regex),
+        to_web("bad", "a.example", "/bad/(", "ImplementationSpecific", regex),
+        to_web("ahead", "a.example", "/(?!x)", "ImplementationSpecific", regex),
         to_web(
             "target",
             "a.example",
@@ -296,10 +244,7 @@ fn default_backends() {
         ", rules: [{host: a.example, http: {paths: [{path: /x, pathType: Exact, backend: {service: {name: web, port: {number: 80}}}}]}}]",
     );
     check(
-        &format!(
-            "{WEB}{with_rules}{}",
-            to_web("bare", "b.example", "/x", "Exact", "")
-        ),
+        &format!("{WEB}{with_rules}{}", to_web("bare", "b.example", "/x", "Exact", "")),
         &["a.example/x", "a.example/y", "b.example/y", "c.example/y"],
         expect![[r#"
             a.example/x -> shop/rules shop-web-80 [10.0.0.1:8080]
@@ -309,11 +254,7 @@ fn default_backends() {
         "#]],
     );
     check(
-        &format!(
-            "{WEB}{}{}",
-            of("catch-all", ""),
-            to_web("bare", "b.example", "/x", "Exact", "")
-        ),
+        &format!("{WEB}{}{}", of("catch-all", ""), to_web("bare", "b.example", "/x", "Exact", "")),
         &["b.example/y", "c.example/y"],
         expect![[r#"
             b.example/y -> 404
@@ -327,28 +268,10 @@ fn guards_close_canaries_stay_out_service_upstream_uses_the_cluster_ip() {
     let annotation =
         |name: &str, value: &str| format!(r#""nginx.ingress.kubernetes.io/{name}": "{value}""#);
     let rules = [
-        to_web(
-            "a-canary",
-            "a.example",
-            "/",
-            "Prefix",
-            &annotation("canary", "true"),
-        ),
+        to_web("a-canary", "a.example", "/", "Prefix", &annotation("canary", "true")),
         to_web("b-main", "a.example", "/", "Prefix", ""),
-        to_web(
-            "guarded",
-            "b.example",
-            "/",
-            "Prefix",
-            &annotation("auth-url", "http://auth"),
-        ),
-        to_web(
-            "vip",
-            "c.example",
-            "/",
-            "Prefix",
-            &annotation("service-upstream", "true"),
-        ),
+        to_web("guarded", "b.example", "/", "Prefix", &annotation("auth-url", "http://auth")),
+        to_web("vip", "c.example", "/", "Prefix", &annotation("service-upstream", "true")),
     ];
     check(
         &format!("{WEB}{}", rules.concat()),
@@ -368,10 +291,7 @@ fn endpoints_objects_serve_where_there_are_no_slices() {
     let endpoints = "---\napiVersion: v1\nkind: Endpoints\nmetadata: {name: web, namespace: shop}\nsubsets:\n- addresses: [{ip: 10.0.0.9}]\n  ports: [{name: http, port: 8080}]\n";
     let service = WEB.split("---").next().unwrap();
     check(
-        &format!(
-            "{service}{endpoints}{}",
-            to_web("e", "a.example", "/", "Prefix", "")
-        ),
+        &format!("{service}{endpoints}{}", to_web("e", "a.example", "/", "Prefix", "")),
         &["a.example/"],
         expect![[r#"
             a.example/ -> shop/e shop-web-80 [10.0.0.9:8080]
@@ -409,46 +329,23 @@ fn a_broken_certificate_is_reported_and_the_old_one_kept() {
         )
     };
     let first = run(&with(&chain));
-    let good = first
-        .snapshot
-        .certificates
-        .get("a.example")
-        .unwrap()
-        .clone();
+    let good = first.snapshot.certificates.get("a.example").unwrap().clone();
     assert_eq!(good.names, ["a.example"]);
     assert!(first.snapshot.certificates.get("b.example").is_none());
     let host: &Arc<HostRoutes> = first.snapshot.host("b.example").unwrap();
-    assert!(
-        host.tls,
-        "redirected to https although the certificate is missing"
-    );
+    assert!(host.tls, "redirected to https although the certificate is missing");
 
-    let second = translate(
-        &world(&with("broken")),
-        &policy(),
-        &first.snapshot,
-        Timestamp::UNIX_EPOCH,
-    );
-    assert!(Arc::ptr_eq(
-        second.snapshot.certificates.get("a.example").unwrap(),
-        &good
-    ));
-    let text: String = second
-        .problems
-        .iter()
-        .map(|problem| format!("{problem}\n"))
-        .collect();
+    let second =
+        translate(&world(&with("broken")), &policy(), &first.snapshot, Timestamp::UNIX_EPOCH);
+    assert!(Arc::ptr_eq(second.snapshot.certificates.get("a.example").unwrap(), &good));
+    let text: String = second.problems.iter().map(|problem| format!("{problem}\n")).collect();
     expect![[r#"
         Ingress shop/one: spec.tls[0].secretName: Secret shop/good: key tls.crt is missing or empty; the last good certificate is served
         Ingress shop/two: spec.tls[0].secretName: Secret shop/none does not exist; the default certificate is served
     "#]]
     .assert_eq(&text);
-    let third = translate(
-        &world(&with(&chain)),
-        &policy(),
-        &second.snapshot,
-        Timestamp::UNIX_EPOCH,
-    );
+    let third =
+        translate(&world(&with(&chain)), &policy(), &second.snapshot, Timestamp::UNIX_EPOCH);
     assert!(
         Arc::ptr_eq(third.snapshot.certificates.get("a.example").unwrap(), &good),
         "parsed once"
@@ -457,10 +354,7 @@ fn a_broken_certificate_is_reported_and_the_old_one_kept() {
     let late: Timestamp = "9999-01-01T00:00:00Z".parse().unwrap();
     let expired = translate(&world(&with(&chain)), &policy(), &Snapshot::default(), late);
     assert!(
-        expired
-            .problems
-            .iter()
-            .any(|p| p.message.contains("expired at")),
+        expired.problems.iter().any(|p| p.message.contains("expired at")),
         "{:?}",
         expired.problems
     );
@@ -471,10 +365,8 @@ fn only_named_secrets_of_our_ingresses_are_wanted() {
     let foreign = tls("foreign", "c.example", "theirs")
         .replace("spec:", "spec: {ingressClassName: other}\nx:");
     let world = world(&format!("{}{foreign}", tls("one", "a.example", "mine")));
-    let wanted: Vec<String> = named_secrets(&world, &policy())
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let wanted: Vec<String> =
+        named_secrets(&world, &policy()).iter().map(ToString::to_string).collect();
     assert_eq!(wanted, ["shop/mine"]);
 }
 
@@ -489,11 +381,6 @@ fn rotation_survives_a_change() {
         |t: &Translation| -> Arc<Backend> { t.snapshot.backends.values().next().unwrap().clone() };
     let first = run(&rules);
     let picked = backend(&first).pick(&[]).unwrap();
-    let second = translate(
-        &world(&rules),
-        &policy(),
-        &first.snapshot,
-        Timestamp::UNIX_EPOCH,
-    );
+    let second = translate(&world(&rules), &policy(), &first.snapshot, Timestamp::UNIX_EPOCH);
     assert_ne!(backend(&second).pick(&[]).unwrap(), picked);
 }

@@ -27,13 +27,7 @@ pub fn certificates(
     now: Timestamp,
     problems: &mut Vec<Problem>,
 ) -> Certificates {
-    let mut run = Run {
-        world,
-        previous,
-        now,
-        problems,
-        by_secret: HashMap::new(),
-    };
+    let mut run = Run { world, previous, now, problems, by_secret: HashMap::new() };
     let mut table = CertificateTable::default();
     for (key, ingress) in selected {
         let Some(spec) = &ingress.spec else { continue };
@@ -43,19 +37,11 @@ pub fn certificates(
                 let secret = ObjectKey::new(&key.namespace, name);
                 run.load(&secret, key, &format!("spec.tls[{at}].secretName"))
             });
-            let mut names: Vec<String> = tls
-                .hosts
-                .iter()
-                .flatten()
-                .map(|h| h.to_ascii_lowercase())
-                .collect();
+            let mut names: Vec<String> =
+                tls.hosts.iter().flatten().map(|h| h.to_ascii_lowercase()).collect();
             if names.is_empty() {
                 // Without hosts the certificate says itself which rules of the Ingress it serves.
-                let rules = spec
-                    .rules
-                    .iter()
-                    .flatten()
-                    .filter_map(|rule| rule.host.as_ref());
+                let rules = spec.rules.iter().flatten().filter_map(|rule| rule.host.as_ref());
                 names = rules
                     .map(|host| host.to_ascii_lowercase())
                     .filter(|host| certificate.as_ref().is_some_and(|c| c.covers(host)))
@@ -73,10 +59,7 @@ pub fn certificates(
     let default = policy.default_certificate.as_ref();
     let default = default.and_then(|secret| run.load(secret, secret, ""));
     table.fallback = Some(default.unwrap_or_else(|| policy.fake_certificate.clone()));
-    Certificates {
-        table,
-        by_secret: run.by_secret,
-    }
+    Certificates { table, by_secret: run.by_secret }
 }
 
 struct Run<'a> {
@@ -95,11 +78,7 @@ impl Run<'_> {
         namer: &ObjectKey,
         field: &str,
     ) -> Option<Arc<Certificate>> {
-        let kind = if field.is_empty() {
-            Kind::Secret
-        } else {
-            Kind::Ingress
-        };
+        let kind = if field.is_empty() { Kind::Secret } else { Kind::Ingress };
         let Some(found) = self.world.secrets.get(secret) else {
             let why = format!("Secret {secret} does not exist; the default certificate is served");
             self.problems.push(Problem::error(kind, namer, field, why));
@@ -110,10 +89,8 @@ impl Run<'_> {
         }
         let old = self.previous.certificates_by_secret.get(secret);
         let unchanged = old.filter(|old| secret_digest(found) == Some(old.digest));
-        let read = unchanged.map_or_else(
-            || Certificate::from_secret(found).map(Arc::new),
-            |old| Ok(old.clone()),
-        );
+        let read = unchanged
+            .map_or_else(|| Certificate::from_secret(found).map(Arc::new), |old| Ok(old.clone()));
         let certificate = match read {
             Ok(certificate) => self.prefer_valid(certificate, old, secret, namer, kind, field),
             Err(error) => {
@@ -144,14 +121,8 @@ impl Run<'_> {
         if certificate.not_after > self.now {
             return certificate;
         }
-        let why = format!(
-            "Secret {secret}: the certificate expired at {}",
-            certificate.not_after
-        );
-        self.problems
-            .push(Problem::warning(kind, namer, field, why));
-        old.filter(|old| old.not_after > self.now)
-            .cloned()
-            .unwrap_or(certificate)
+        let why = format!("Secret {secret}: the certificate expired at {}", certificate.not_after);
+        self.problems.push(Problem::warning(kind, namer, field, why));
+        old.filter(|old| old.not_after > self.now).cloned().unwrap_or(certificate)
     }
 }

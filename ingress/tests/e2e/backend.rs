@@ -34,20 +34,12 @@ impl Backend {
                     return;
                 }
                 shared.connections.fetch_add(1, Ordering::SeqCst);
-                shared
-                    .open
-                    .lock()
-                    .unwrap()
-                    .push(stream.try_clone().unwrap());
+                shared.open.lock().unwrap().push(stream.try_clone().unwrap());
                 let (shared, own) = (shared.clone(), own.clone());
                 thread::spawn(move || drop(serve(stream, &own, &shared)));
             }
         });
-        Backend {
-            name: name.into(),
-            address,
-            state,
-        }
+        Backend { name: name.into(), address, state }
     }
 
     pub fn connections(&self) -> usize {
@@ -94,11 +86,8 @@ fn serve(stream: TcpStream, name: &str, state: &State) -> std::io::Result<()> {
             let ms: String = ms.chars().take_while(char::is_ascii_digit).collect();
             thread::sleep(Duration::from_millis(ms.parse().unwrap()));
         }
-        let answer = format!(
-            "backend: {name}\nbody-bytes: {}\n{}",
-            body,
-            head.replace("\r\n", "\n")
-        );
+        let answer =
+            format!("backend: {name}\nbody-bytes: {}\n{}", body, head.replace("\r\n", "\n"));
         write!(
             out,
             "HTTP/1.1 200 OK\r\nServer: test\r\nContent-Length: {}\r\n\r\n{answer}",
@@ -109,12 +98,7 @@ fn serve(stream: TcpStream, name: &str, state: &State) -> std::io::Result<()> {
 
 fn read_body(input: &mut impl BufRead, head: &str) -> std::io::Result<usize> {
     if let Some(length) = head.split("\r\ncontent-length: ").nth(1) {
-        let length: usize = length
-            .split("\r\n")
-            .next()
-            .unwrap_or_default()
-            .parse()
-            .unwrap_or(0);
+        let length: usize = length.split("\r\n").next().unwrap_or_default().parse().unwrap_or(0);
         std::io::copy(&mut input.take(length as u64), &mut std::io::sink())?;
         return Ok(length);
     }

@@ -57,13 +57,8 @@ fn endpoints_and_routes_change_under_load_without_a_failed_request() {
         ],
         &["--access-log", "off"],
     );
-    let (stop, done) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let clients: Vec<_> = (0..4)
-        .map(|_| load(podium.http, stop.clone(), done.clone()))
-        .collect();
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..4).map(|_| load(podium.http, stop.clone(), done.clone())).collect();
     let deadline = Instant::now() + Duration::from_secs(6);
     let mut alive = vec![first];
     for round in 1.. {
@@ -75,11 +70,7 @@ fn endpoints_and_routes_change_under_load_without_a_failed_request() {
         // As a rollout does it: the new one joins, the old one leaves the list, then it dies.
         let listed: Vec<&Backend> = alive.iter().rev().take(2).collect();
         podium.write("web.yaml", &service("web", &listed));
-        let other = ingress(
-            "b",
-            "",
-            &[("b.example", &format!("/{round}"), "Exact", "web")],
-        );
+        let other = ingress("b", "", &[("b.example", &format!("/{round}"), "Exact", "web")]);
         podium.write("other.yaml", other.trim_start_matches("---\n"));
         let newest = alive.last().unwrap();
         wait_until("the new endpoint gets requests", || newest.requests() > 0);
@@ -88,17 +79,10 @@ fn endpoints_and_routes_change_under_load_without_a_failed_request() {
         }
     }
     stop.store(true, Ordering::Relaxed);
-    let failures: Vec<String> = clients
-        .into_iter()
-        .flat_map(|client| client.join().unwrap())
-        .collect();
+    let failures: Vec<String> =
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
     let count = done.load(Ordering::Relaxed);
-    assert!(
-        failures.is_empty(),
-        "{} of {count} failed, first: {}",
-        failures.len(),
-        failures[0]
-    );
+    assert!(failures.is_empty(), "{} of {count} failed, first: {}", failures.len(), failures[0]);
     assert!(count > 500, "only {count} requests: not much of a load");
 }
 
@@ -118,10 +102,7 @@ fn a_killed_endpoint_fails_no_idempotent_request() {
     one.kill();
     for _ in 0..40 {
         let answer = podium.get("a.example", "/");
-        assert_eq!(
-            (answer.status, answer.seen("backend").as_str()),
-            (200, "two")
-        );
+        assert_eq!((answer.status, answer.seen("backend").as_str()), (200, "two"));
     }
 }
 
@@ -161,15 +142,11 @@ fn bad_files_and_objects_leave_others_alone() {
     // The good file breaks while it is served: what it said stays, until it says something again.
     podium.write("good.yaml", "{{{{");
     wait_until("the broken file is reported", || {
-        podium
-            .metrics()
-            .contains("kind=\"File\",severity=\"error\"} 3")
+        podium.metrics().contains("kind=\"File\",severity=\"error\"} 3")
     });
     assert_eq!(podium.get("a.example", "/").status, 200);
     podium.write("good.yaml", &good.replace("path: \"/\"", "path: \"/new\""));
-    wait_until("the new rule is in effect", || {
-        podium.get("a.example", "/").status == 404
-    });
+    wait_until("the new rule is in effect", || podium.get("a.example", "/").status == 404);
     assert_eq!(podium.get("a.example", "/new").status, 200);
 }
 
@@ -187,13 +164,7 @@ fn sigterm_finishes_requests_in_progress() {
     wait_until("the slow request is at the backend", || web.requests() == 1);
     let idle = TcpStream::connect(address).unwrap();
     let pid = podium.process.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(slow.join().unwrap().unwrap().status, 200);
     let started = Instant::now();
     let status = podium.process.wait().unwrap();
@@ -209,27 +180,15 @@ fn sigterm_finishes_requests_in_progress() {
 #[test]
 fn wrong_usage_exits_with_2_and_says_why() {
     let run = |arguments: &[&str]| {
-        Command::new(env!("CARGO_BIN_EXE_podium-ingress"))
-            .args(arguments)
-            .output()
-            .unwrap()
+        Command::new(env!("CARGO_BIN_EXE_podium-ingress")).args(arguments).output().unwrap()
     };
     for (arguments, said) in [
         (&["run", "--manifests", "/nonexistent"][..], "not a folder"),
         (
-            &[
-                "run",
-                "--manifests",
-                "/tmp",
-                "--default-backend-service",
-                "nonamespace",
-            ],
+            &["run", "--manifests", "/tmp", "--default-backend-service", "nonamespace"],
             "want NAMESPACE/NAME",
         ),
-        (
-            &["run", "--manifests", "/tmp", "--use-forwarded-headers"],
-            "--proxy-real-ip-cidr",
-        ),
+        (&["run", "--manifests", "/tmp", "--use-forwarded-headers"], "--proxy-real-ip-cidr"),
     ] {
         let out = run(arguments);
         let text = String::from_utf8_lossy(&out.stderr).into_owned();

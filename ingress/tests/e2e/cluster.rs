@@ -39,11 +39,7 @@ impl Cluster {
         let address = listener.local_addr().unwrap();
         let (state, stopped) = (Arc::new(State::default()), Arc::new(AtomicBool::new(false)));
         accept(listener, state.clone(), stopped.clone());
-        Cluster {
-            address,
-            state,
-            stopped,
-        }
+        Cluster { address, state, stopped }
     }
 
     /// Goes away for a moment; everything stored stays.
@@ -84,29 +80,15 @@ impl Cluster {
 
     fn change(&self, kind: &'static str, mut object: Value) {
         let text = |value: &Value| value.as_str().unwrap().to_string();
-        let (version, plural) = (
-            text(&object["apiVersion"]),
-            text(&object["kind"]).to_lowercase(),
-        );
-        let plural = if plural.ends_with('s') {
-            format!("{plural}es")
-        } else {
-            format!("{plural}s")
-        };
-        let root = if version == "v1" {
-            "/api".to_string()
-        } else {
-            "/apis".to_string()
-        };
+        let (version, plural) = (text(&object["apiVersion"]), text(&object["kind"]).to_lowercase());
+        let plural =
+            if plural.ends_with('s') { format!("{plural}es") } else { format!("{plural}s") };
+        let root = if version == "v1" { "/api".to_string() } else { "/apis".to_string() };
         let mut changes = self.state.changes.lock().unwrap();
         object["metadata"]["namespace"] = json!("default");
         object["metadata"]["resourceVersion"] = json!((changes.len() + 1).to_string());
         object["metadata"]["uid"] = json!(format!("uid-{}", object["metadata"]["name"]));
-        changes.push(Stored {
-            collection: format!("{root}/{version}/{plural}"),
-            kind,
-            object,
-        });
+        changes.push(Stored { collection: format!("{root}/{version}/{plural}"), kind, object });
     }
 
     pub fn writes(&self) -> Vec<(String, String, Value)> {
@@ -141,33 +123,20 @@ fn serve(stream: TcpStream, state: &State, stopped: &AtomicBool) -> std::io::Res
             }
         }
         let lower = head.to_lowercase();
-        let length = lower
-            .split("content-length: ")
-            .nth(1)
-            .and_then(|rest| rest.lines().next());
+        let length = lower.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
         let mut body = vec![0; length.map_or(0, |length| length.trim().parse().unwrap())];
         input.read_exact(&mut body)?;
         if stopped.load(Ordering::SeqCst) {
             return Ok(());
         }
         let mut words = head.split(' ');
-        let (method, target) = (
-            words.next().unwrap_or_default(),
-            words.next().unwrap_or_default(),
-        );
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         if method != "GET" {
             let body: Value = serde_json::from_slice(&body).unwrap();
-            state
-                .writes
-                .lock()
-                .unwrap()
-                .push((method.into(), target.into(), body.clone()));
+            state.writes.lock().unwrap().push((method.into(), target.into(), body.clone()));
             // The written object: an Event comes back as it is, a patched Ingress as little as it may be.
-            let answer = if method == "POST" {
-                body
-            } else {
-                json!({"metadata": {"name": "patched"}})
-            };
+            let answer =
+                if method == "POST" { body } else { json!({"metadata": {"name": "patched"}}) };
             respond(&mut out, 200, &answer)?;
             continue;
         }
@@ -211,19 +180,14 @@ impl Query {
             namespace,
             name,
             watch: value("watch") == Some("true"),
-            since: value("resourceVersion")
-                .and_then(|v| v.parse().ok())
-                .unwrap_or(0),
+            since: value("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0),
         }
     }
 
     fn selects(&self, stored: &Stored) -> bool {
         let meta = &stored.object["metadata"];
         stored.collection == self.collection
-            && self
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| meta["namespace"] == **namespace)
+            && self.namespace.as_ref().is_none_or(|namespace| meta["namespace"] == **namespace)
             && self.name.as_ref().is_none_or(|name| meta["name"] == **name)
     }
 }
@@ -259,10 +223,7 @@ fn watch(
         let fresh: Vec<Stored> = state.changes.lock().unwrap()[seen..].to_vec();
         seen += fresh.len();
         for stored in fresh.iter().filter(|stored| query.selects(stored)) {
-            let line = format!(
-                "{}\n",
-                json!({"type": stored.kind, "object": stored.object})
-            );
+            let line = format!("{}\n", json!({"type": stored.kind, "object": stored.object}));
             write!(out, "{:x}\r\n{line}\r\n", line.len())?;
         }
         thread::sleep(Duration::from_millis(5));

@@ -28,20 +28,12 @@ fn changes_arrive_and_survive_an_api_that_is_away() {
 
     let later = ingress("b", "", &[("b.example", "/", "Prefix", "web")]);
     cluster.apply(&later);
-    wait_until("the new Ingress is served", || {
-        podium.get("b.example", "/").status == 200
-    });
+    wait_until("the new Ingress is served", || podium.get("b.example", "/").status == 200);
     cluster.delete(&later);
-    wait_until("the deleted Ingress is gone", || {
-        podium.get("b.example", "/").status == 404
-    });
+    wait_until("the deleted Ingress is gone", || podium.get("b.example", "/").status == 404);
 
     cluster.restart(Duration::from_millis(300), |cluster| {
-        assert_eq!(
-            podium.get("a.example", "/").status,
-            200,
-            "what was known stays in effect"
-        );
+        assert_eq!(podium.get("a.example", "/").status, 200, "what was known stays in effect");
         cluster.delete(service("web", &[&one]).split("---\n").nth(1).unwrap());
         cluster.apply(&service("web", &[&two]));
     });
@@ -62,19 +54,12 @@ fn secrets_are_read_by_name_only() {
         secret("one", &first)
     ));
     let podium = start(&cluster, &[]);
-    assert!(
-        fetch(&podium, "a.example", &first, &[]).1,
-        "served from the first moment on"
-    );
+    assert!(fetch(&podium, "a.example", &first, &[]).1, "served from the first moment on");
     cluster.apply(&secret("one", &renewed));
     wait_until("the renewed certificate is served", || {
         fetch(&podium, "a.example", &renewed, &[]).1
     });
-    for read in cluster
-        .reads()
-        .iter()
-        .filter(|read| read.contains("/secrets"))
-    {
+    for read in cluster.reads().iter().filter(|read| read.contains("/secrets")) {
         assert!(
             read.contains("/namespaces/default/secrets?")
                 && read.contains("fieldSelector=metadata.name%3Done"),
@@ -94,49 +79,30 @@ fn problems_become_events_and_addresses_become_status() {
     );
     cluster.apply(&format!("{}{rules}", service("web", &[&web])));
     let podium = start(&cluster, &["--publish-status-address", "192.0.2.9"]);
-    wait_until("two Events and a status are written", || {
-        cluster.writes().len() >= 3
-    });
+    wait_until("two Events and a status are written", || cluster.writes().len() >= 3);
     let writes = cluster.writes();
     let events: Vec<_> = writes
         .iter()
         .filter(|(_, path, _)| path.starts_with("/api/v1/namespaces/default/events"))
         .collect();
-    let messages: Vec<&str> = events
-        .iter()
-        .map(|(_, _, event)| event["message"].as_str().unwrap())
-        .collect();
+    let messages: Vec<&str> =
+        events.iter().map(|(_, _, event)| event["message"].as_str().unwrap()).collect();
     assert!(
-        messages
-            .iter()
-            .any(|m| m.contains("Service default/gone does not exist")),
+        messages.iter().any(|m| m.contains("Service default/gone does not exist")),
         "{messages:?}"
     );
-    assert!(
-        messages
-            .iter()
-            .any(|m| m.contains("enable-cors]: not honoured yet")),
-        "{messages:?}"
-    );
+    assert!(messages.iter().any(|m| m.contains("enable-cors]: not honoured yet")), "{messages:?}");
     assert_eq!(events[0].2["involvedObject"]["kind"], "Ingress");
     assert_eq!(events[0].2["involvedObject"]["uid"], "uid-\"a\"");
-    let (method, _, status) = writes
-        .iter()
-        .find(|(_, path, _)| path.contains("/ingresses/a/status"))
-        .unwrap();
+    let (method, _, status) =
+        writes.iter().find(|(_, path, _)| path.contains("/ingresses/a/status")).unwrap();
     assert_eq!(method, "PATCH");
-    assert_eq!(
-        status["status"]["loadBalancer"]["ingress"],
-        json!([{"ip": "192.0.2.9"}])
-    );
+    assert_eq!(status["status"]["loadBalancer"]["ingress"], json!([{"ip": "192.0.2.9"}]));
 
     // Written already: nothing is written again.
     let written = ingress("a", "", &[("a.example", "/", "Prefix", "web")]);
-    cluster.apply(&format!(
-        "{written}status: {{loadBalancer: {{ingress: [{{ip: 192.0.2.9}}]}}}}\n"
-    ));
-    wait_until("the repaired Ingress is served", || {
-        podium.get("a.example", "/").status == 200
-    });
+    cluster
+        .apply(&format!("{written}status: {{loadBalancer: {{ingress: [{{ip: 192.0.2.9}}]}}}}\n"));
+    wait_until("the repaired Ingress is served", || podium.get("a.example", "/").status == 200);
     assert_eq!(cluster.writes().len(), 3);
 }

@@ -30,10 +30,7 @@ impl Drop for Ingress {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl Ingress {
@@ -51,12 +48,7 @@ impl Ingress {
     pub fn start_from(folder: tempfile::TempDir, source: &[&str], flags: &[&str]) -> Ingress {
         let (http, https, status) = (free_address(), free_address(), free_address());
         let mut process = Command::new(env!("CARGO_BIN_EXE_podium-ingress"))
-            .args([
-                "run",
-                "--watch-ingress-without-class",
-                "--ingress-class",
-                "nginx",
-            ])
+            .args(["run", "--watch-ingress-without-class", "--ingress-class", "nginx"])
             .args(["--worker-threads", "2"])
             .args(["--http-bind-address", &http.to_string()])
             .args(["--https-bind-address", &https.to_string()])
@@ -76,14 +68,7 @@ impl Ingress {
                 log.lock().unwrap().push_str(&text);
             }
         });
-        let ingress = Ingress {
-            folder,
-            http,
-            https,
-            status,
-            process,
-            access_log,
-        };
+        let ingress = Ingress { folder, http, https, status, process, access_log };
         wait_until("/healthz answers 200", || {
             try_get(ingress.status, "status", "/healthz").is_some_and(|answer| answer.status == 200)
         });
@@ -96,9 +81,7 @@ impl Ingress {
     }
 
     pub fn get(&self, host: &str, path: &str) -> Answer {
-        self.send(&format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        ))
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
     }
 
     /// Sends bytes as they are and reads until the connection ends.
@@ -138,14 +121,7 @@ impl Answer {
 
     /// The request line the backend saw.
     pub fn seen_target(&self) -> String {
-        self.body
-            .lines()
-            .nth(2)
-            .unwrap_or_default()
-            .split(' ')
-            .nth(1)
-            .unwrap_or_default()
-            .into()
+        self.body.lines().nth(2).unwrap_or_default().split(' ').nth(1).unwrap_or_default().into()
     }
 }
 
@@ -154,9 +130,7 @@ fn value_of(text: &str, name: &str) -> String {
         .lines()
         .filter_map(|line| line.split_once(": "))
         .find(|(n, _)| n.eq_ignore_ascii_case(name));
-    found
-        .map(|(_, value)| value.trim().to_string())
-        .unwrap_or_default()
+    found.map(|(_, value)| value.trim().to_string()).unwrap_or_default()
 }
 
 pub fn try_get(address: SocketAddr, host: &str, path: &str) -> Option<Answer> {
@@ -186,11 +160,7 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Option<Answer> {
 pub fn parse(text: &str) -> Option<Answer> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer {
-        status,
-        head: head.into(),
-        body: body.into(),
-    })
+    Some(Answer { status, head: head.into(), body: body.into() })
 }
 
 /// Runs the real curl; returns its standard output and whether it succeeded.
@@ -202,10 +172,7 @@ pub fn curl(arguments: &[&str]) -> (String, bool) {
         .expect("curl is needed");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     if !out.status.success() {
-        return (
-            format!("{text}{}", String::from_utf8_lossy(&out.stderr)),
-            false,
-        );
+        return (format!("{text}{}", String::from_utf8_lossy(&out.stderr)), false);
     }
     (text, true)
 }
@@ -213,11 +180,7 @@ pub fn curl(arguments: &[&str]) -> (String, bool) {
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
-        assert!(
-            Instant::now() < deadline,
-            "not within {} s: {what}",
-            PATIENCE.as_secs()
-        );
+        assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -2,6 +2,9 @@
 
 use crate::backend::Backend;
 use crate::harness::{Ingress, exchange, ingress, service};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 fn start(web: &Backend) -> Ingress {
     let manifests = format!(
@@ -9,7 +12,7 @@ fn start(web: &Backend) -> Ingress {
         service("web", &[web]),
         ingress("a", "", &[("a.example", "/", "Prefix", "web")])
     );
-    Ingress::start(&[("a.yaml", &manifests)], &[])
+    Ingress::start(&[("a.yaml", &manifests)], &["--header-timeout", "2"])
 }
 
 #[test]
@@ -41,12 +44,9 @@ fn ambiguous_and_malformed_requests_are_refused() {
         assert_eq!(web.requests(), 0, "{what} reached the endpoint");
     }
     assert_eq!(
-        exchange(
-            podium.http,
-            b"CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n\r\n"
-        )
-        .unwrap()
-        .status,
+        exchange(podium.http, b"CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n\r\n")
+            .unwrap()
+            .status,
         405
     );
     assert_eq!(podium.get("a.example", "/").status, 200);
@@ -61,11 +61,7 @@ fn length_with_chunks_smuggles_nothing() {
     let answer = exchange(podium.http, request.as_bytes()).unwrap();
     assert_eq!(answer.status, 200);
     assert_eq!(answer.seen("content-length"), "");
-    assert!(
-        !answer.body.contains("/smuggled") && web.requests() == 1,
-        "{}",
-        answer.body
-    );
+    assert!(!answer.body.contains("/smuggled") && web.requests() == 1, "{}", answer.body);
 }
 
 #[test]
@@ -74,22 +70,31 @@ fn bodies_over_the_limit_are_refused() {
     let podium = start(&web);
     let declared = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1048577\r\n\r\n";
     let answer = exchange(podium.http, declared.as_bytes()).unwrap();
-    assert!(
-        answer
-            .head
-            .starts_with("HTTP/1.1 413 Request Entity Too Large"),
-        "{}",
-        answer.head
-    );
+    assert!(answer.head.starts_with("HTTP/1.1 413 Request Entity Too Large"), "{}", answer.head);
     assert_eq!(web.requests(), 0);
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
     let chunked = format!(
         "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n{}",
         chunk.repeat(17)
     );
-    assert_eq!(
-        exchange(podium.http, chunked.as_bytes()).map(|answer| answer.status),
-        Some(413)
-    );
+    assert_eq!(exchange(podium.http, chunked.as_bytes()).map(|answer| answer.status), Some(413));
     assert_eq!(podium.get("a.example", "/").status, 200);
+}
+
+/// A byte now and then keeps every single read short of its timeout, but not the whole header.
+#[test]
+fn slow_headers_are_cut_and_slow_answers_are_not() {
+    let web = Backend::start("web");
+    let podium = start(&web);
+    let mut slow = TcpStream::connect(podium.http).unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\nX: ").unwrap();
+    let started = Instant::now();
+    while slow.write_all(b"x").is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(10), "still open");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(started.elapsed() > Duration::from_secs(1));
+    assert!(!matches!(slow.read(&mut [0; 16]), Ok(1..)));
+    assert_eq!(web.requests(), 0);
+    assert_eq!(podium.get("a.example", "/?sleep=3000").status, 200);
 }

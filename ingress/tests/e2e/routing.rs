@@ -9,10 +9,8 @@ use std::net::TcpStream;
 fn hosts_and_paths_by_precedence() {
     let names = ["exact", "prefix", "deep", "wild", "any"];
     let backends: Vec<Backend> = names.iter().map(|name| Backend::start(name)).collect();
-    let services: Vec<String> = backends
-        .iter()
-        .map(|backend| service(&backend.name, &[backend]))
-        .collect();
+    let services: Vec<String> =
+        backends.iter().map(|backend| service(&backend.name, &[backend])).collect();
     let rules = ingress(
         "rules",
         "",
@@ -24,10 +22,8 @@ fn hosts_and_paths_by_precedence() {
             ("", "/", "Prefix", "any"),
         ],
     );
-    let podium = Ingress::start(
-        &[("all.yaml", &format!("{}{rules}", services.join("---\n")))],
-        &[],
-    );
+    let podium =
+        Ingress::start(&[("all.yaml", &format!("{}{rules}", services.join("---\n")))], &[]);
     for (host, path, backend) in [
         ("shop.example", "/foo", "exact"),
         ("SHOP.example:8080", "/foo/", "prefix"),
@@ -45,11 +41,7 @@ fn hosts_and_paths_by_precedence() {
             (200, backend),
             "{host}{path}"
         );
-        assert_eq!(
-            answer.seen_target(),
-            path,
-            "the path goes on as it was sent"
-        );
+        assert_eq!(answer.seen_target(), path, "the path goes on as it was sent");
     }
     for path in ["/foobar", "/", "/FOO"] {
         assert_eq!(podium.get("shop.example", path).status, 404, "{path}");
@@ -65,18 +57,11 @@ fn the_old_form_with_rewrite_sends_everything_to_the_root() {
                 paths:\n      - path: /app\n        backend:\n          serviceName: user-interface-svc\n          servicePort: 80\n";
     let manifests = format!("{}{seed}", service("user-interface-svc", &[&ui]));
     let podium = Ingress::start(&[("ui.yaml", &manifests)], &[]);
-    for (sent, seen) in [
-        ("/app", "/"),
-        ("/app/x/y?q=1", "/?q=1"),
-        ("/application", "/"),
-        ("/APP", "/"),
-    ] {
+    for (sent, seen) in
+        [("/app", "/"), ("/app/x/y?q=1", "/?q=1"), ("/application", "/"), ("/APP", "/")]
+    {
         let answer = podium.get("anything", sent);
-        assert_eq!(
-            (answer.status, answer.seen_target().as_str()),
-            (200, seen),
-            "{sent}"
-        );
+        assert_eq!((answer.status, answer.seen_target().as_str()), (200, seen), "{sent}");
     }
     assert_eq!(podium.get("anything", "/").status, 404);
 }
@@ -87,22 +72,10 @@ fn rewrites_with_groups() {
     let rule = ingress(
         "rewrite",
         r#""nginx.ingress.kubernetes.io/rewrite-target": "/$2", "nginx.ingress.kubernetes.io/x-forwarded-prefix": "/api""#,
-        &[(
-            "a.example",
-            "/api(/|$)(.*)",
-            "ImplementationSpecific",
-            "web",
-        )],
+        &[("a.example", "/api(/|$)(.*)", "ImplementationSpecific", "web")],
     );
-    let podium = Ingress::start(
-        &[("a.yaml", &format!("{}{rule}", service("web", &[&web])))],
-        &[],
-    );
-    for (sent, seen) in [
-        ("/api", "/"),
-        ("/api/v1/x?y=z", "/v1/x?y=z"),
-        ("/api/a%20b", "/a%20b"),
-    ] {
+    let podium = Ingress::start(&[("a.yaml", &format!("{}{rule}", service("web", &[&web])))], &[]);
+    for (sent, seen) in [("/api", "/"), ("/api/v1/x?y=z", "/v1/x?y=z"), ("/api/a%20b", "/a%20b")] {
         let answer = podium.get("a.example", sent);
         assert_eq!(answer.seen_target(), seen, "{sent}");
         assert_eq!(answer.seen("x-forwarded-prefix"), "/api");
@@ -122,11 +95,7 @@ fn answers_of_its_own_look_like_nginx() {
             ("a.example", "/empty", "Exact", "empty"),
         ],
     );
-    let manifests = format!(
-        "{}---\n{}{rules}",
-        service("web", &[&web]),
-        service("empty", &[])
-    );
+    let manifests = format!("{}---\n{}{rules}", service("web", &[&web]), service("empty", &[]));
     let podium = Ingress::start(&[("a.yaml", &manifests)], &[]);
     let not_found = podium.get("a.example", "/nothing");
     assert_eq!(not_found.status, 404);
@@ -136,26 +105,18 @@ fn answers_of_its_own_look_like_nginx() {
     for path in ["/gone", "/empty"] {
         let answer = podium.get("a.example", path);
         assert!(
-            answer
-                .head
-                .starts_with("HTTP/1.1 503 Service Temporarily Unavailable\r\n"),
+            answer.head.starts_with("HTTP/1.1 503 Service Temporarily Unavailable\r\n"),
             "{}",
             answer.head
         );
         assert!(
-            answer
-                .body
-                .contains("<center><h1>503 Service Temporarily Unavailable</h1></center>")
+            answer.body.contains("<center><h1>503 Service Temporarily Unavailable</h1></center>")
         );
     }
     let head =
         podium.send("HEAD /nothing HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
     assert_eq!(
-        (
-            head.status,
-            head.body.as_str(),
-            head.header("content-length").as_str()
-        ),
+        (head.status, head.body.as_str(), head.header("content-length").as_str()),
         (404, "", "146")
     );
     assert_eq!(podium.get("a.example", "/ok").status, 200);
@@ -169,11 +130,8 @@ fn answers_of_its_own_look_like_nginx() {
 fn a_default_backend_gets_what_no_rule_matches() {
     let (web, fallback) = (Backend::start("web"), Backend::start("fallback"));
     let rules = ingress("a", "", &[("a.example", "/ok", "Exact", "web")]);
-    let manifests = format!(
-        "{}---\n{}{rules}",
-        service("web", &[&web]),
-        service("fallback", &[&fallback])
-    );
+    let manifests =
+        format!("{}---\n{}{rules}", service("web", &[&web]), service("fallback", &[&fallback]));
     let podium = Ingress::start(
         &[("a.yaml", &manifests)],
         &["--default-backend-service", "default/fallback"],
@@ -183,11 +141,7 @@ fn a_default_backend_gets_what_no_rule_matches() {
         ("a.example", "/no", "fallback"),
         ("b.example", "/", "fallback"),
     ] {
-        assert_eq!(
-            podium.get(host, path).seen("backend"),
-            backend,
-            "{host}{path}"
-        );
+        assert_eq!(podium.get(host, path).seen("backend"), backend, "{host}{path}");
     }
 }
 
@@ -221,26 +175,15 @@ fn endpoints_see_who_asked_and_cannot_be_lied_to() {
         assert_eq!(answer.seen(header), value, "{header} in\n{}", answer.body);
     }
     assert_eq!(answer.seen("x-request-id").len(), 32);
-    assert_eq!(
-        answer.header("server"),
-        "",
-        "the endpoint's Server is not shown"
-    );
+    assert_eq!(answer.header("server"), "", "the endpoint's Server is not shown");
 
     let trusting = Ingress::start(
         &[("a.yaml", &manifests)],
-        &[
-            "--use-forwarded-headers",
-            "--proxy-real-ip-cidr",
-            "127.0.0.0/8",
-        ],
+        &["--use-forwarded-headers", "--proxy-real-ip-cidr", "127.0.0.0/8"],
     );
     let answer = trusting.send(request);
     assert_eq!(
-        (
-            answer.seen("x-real-ip").as_str(),
-            answer.seen("x-forwarded-proto").as_str()
-        ),
+        (answer.seen("x-real-ip").as_str(), answer.seen("x-forwarded-proto").as_str()),
         ("6.6.6.6", "https")
     );
     assert_eq!(answer.seen("x-forwarded-host"), "evil");
@@ -248,10 +191,8 @@ fn endpoints_see_who_asked_and_cannot_be_lied_to() {
 
 #[test]
 fn round_robin_over_reused_connections() {
-    let backends: Vec<Backend> = ["one", "two", "three"]
-        .iter()
-        .map(|name| Backend::start(name))
-        .collect();
+    let backends: Vec<Backend> =
+        ["one", "two", "three"].iter().map(|name| Backend::start(name)).collect();
     let all: Vec<&Backend> = backends.iter().collect();
     let manifests = format!(
         "{}{}",
@@ -282,13 +223,8 @@ fn websockets_and_bodies_pass() {
         r#""nginx.ingress.kubernetes.io/proxy-body-size": "8m""#,
         &[("b.example", "/", "Prefix", "web")],
     );
-    let podium = Ingress::start(
-        &[(
-            "a.yaml",
-            &format!("{}{rules}{limits}", service("web", &[&web])),
-        )],
-        &[],
-    );
+    let podium =
+        Ingress::start(&[("a.yaml", &format!("{}{rules}{limits}", service("web", &[&web])))], &[]);
 
     let mut socket = TcpStream::connect(podium.http).unwrap();
     socket
@@ -300,11 +236,7 @@ fn websockets_and_bodies_pass() {
         socket.read_exact(&mut byte).unwrap();
         head.push(byte[0]);
     }
-    assert!(
-        head.starts_with(b"HTTP/1.1 101 "),
-        "{}",
-        String::from_utf8_lossy(&head)
-    );
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
     socket.write_all(b"hello").unwrap();
     let mut echo = [0; 5];
     socket.read_exact(&mut echo).unwrap();
@@ -323,10 +255,7 @@ fn websockets_and_bodies_pass() {
         &format!("a.example:{}:127.0.0.1", podium.http.port()),
         &format!("http://a.example:{}/", podium.http.port()),
     ]);
-    assert!(
-        ok && body.contains("body-bytes: 5"),
-        "the proxy itself answers 100: {body}"
-    );
+    assert!(ok && body.contains("body-bytes: 5"), "the proxy itself answers 100: {body}");
     assert!(!body.to_lowercase().contains("expect:"), "{body}");
 
     let post = |host: &str, bytes: usize| {
@@ -335,14 +264,8 @@ fn websockets_and_bodies_pass() {
         );
         exchange(podium.http, &[head.as_bytes(), &vec![b'x'; bytes]].concat()).unwrap()
     };
-    assert_eq!(
-        post("a.example", 1 << 20).seen("body-bytes"),
-        (1 << 20).to_string()
-    );
-    assert_eq!(
-        post("b.example", 3 << 20).seen("body-bytes"),
-        (3 << 20).to_string()
-    );
+    assert_eq!(post("a.example", 1 << 20).seen("body-bytes"), (1 << 20).to_string());
+    assert_eq!(post("b.example", 3 << 20).seen("body-bytes"), (3 << 20).to_string());
 }
 
 #[test]

@@ -12,10 +12,7 @@ pub struct Pair {
 pub fn certificate(names: &[&str]) -> Pair {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let made = rcgen::generate_simple_self_signed(names).unwrap();
-    Pair {
-        chain: made.cert.pem(),
-        key: made.signing_key.serialize_pem(),
-    }
+    Pair { chain: made.cert.pem(), key: made.signing_key.serialize_pem() }
 }
 
 pub fn secret(name: &str, pair: &Pair) -> String {
@@ -61,21 +58,14 @@ fn certificates_by_name_swapped_live_and_kept_when_broken() {
     ];
     let podium = Ingress::start(
         &[
-            (
-                "web.yaml",
-                &format!("{}{}", service("web", &[&web]), rules.concat()),
-            ),
+            ("web.yaml", &format!("{}{}", service("web", &[&web]), rules.concat())),
             ("one.yaml", &secret("one", &one)),
             ("two.yaml", &secret("two", &two)),
             ("wild.yaml", &secret("wild", &wild)),
         ],
         &[],
     );
-    for (host, pair) in [
-        ("a.example", &one),
-        ("b.example", &two),
-        ("x.wild.example", &wild),
-    ] {
+    for (host, pair) in [("a.example", &one), ("b.example", &two), ("x.wild.example", &wild)] {
         let (body, ok) = fetch(&podium, host, pair, &[]);
         assert!(ok && body.contains("backend: web"), "{host}: {body}");
         assert!(
@@ -94,10 +84,7 @@ fn certificates_by_name_swapped_live_and_kept_when_broken() {
         &format!("c.example:{}:127.0.0.1", podium.https.port()),
         &format!("https://c.example:{}/x", podium.https.port()),
     ]);
-    assert!(
-        subject.contains("Kubernetes Ingress Controller Fake Certificate"),
-        "{subject}"
-    );
+    assert!(subject.contains("Kubernetes Ingress Controller Fake Certificate"), "{subject}");
 
     let renewed = certificate(&["a.example"]);
     podium.write("one.yaml", &secret("one", &renewed));
@@ -108,27 +95,13 @@ fn certificates_by_name_swapped_live_and_kept_when_broken() {
 
     podium.write(
         "one.yaml",
-        &secret(
-            "one",
-            &Pair {
-                chain: "broken".into(),
-                key: renewed.key.clone(),
-            },
-        ),
+        &secret("one", &Pair { chain: "broken".into(), key: renewed.key.clone() }),
     );
     wait_until("the broken certificate is reported", || {
-        podium
-            .metrics()
-            .contains("podium_ingress_problems{kind=\"Ingress\",severity=\"error\"} 2")
+        podium.metrics().contains("podium_ingress_problems{kind=\"Ingress\",severity=\"error\"} 2")
     });
-    assert!(
-        fetch(&podium, "a.example", &renewed, &[]).1,
-        "the last good certificate stays"
-    );
-    assert!(
-        fetch(&podium, "b.example", &two, &[]).1,
-        "others are not affected"
-    );
+    assert!(fetch(&podium, "a.example", &renewed, &[]).1, "the last good certificate stays");
+    assert!(fetch(&podium, "b.example", &two, &[]).1, "others are not affected");
 }
 
 #[test]
@@ -151,41 +124,20 @@ fn http_versions_and_tls_versions() {
     for (flags, version) in [
         (&["--http2", "-o", "/dev/null", "-w", show][..], "2 200"),
         (&["--http1.1", "-o", "/dev/null", "-w", show], "1.1 200"),
-        (
-            &["--tls-max", "1.2", "-o", "/dev/null", "-w", show],
-            "2 200",
-        ),
+        (&["--tls-max", "1.2", "-o", "/dev/null", "-w", show], "2 200"),
         (&["--tlsv1.3", "-o", "/dev/null", "-w", show], "2 200"),
     ] {
-        assert_eq!(
-            fetch(&podium, "a.example", &pair, flags).0,
-            version,
-            "{flags:?}"
-        );
+        assert_eq!(fetch(&podium, "a.example", &pair, flags).0, version, "{flags:?}");
     }
     let (body, _) = fetch(&podium, "a.example", &pair, &["--http2", "-d", "hello"]);
-    assert!(
-        body.contains("body-bytes: 5") && body.contains("POST /x HTTP/1.1"),
-        "{body}"
-    );
+    assert!(body.contains("body-bytes: 5") && body.contains("POST /x HTTP/1.1"), "{body}");
     let host = format!("a.example:{}", podium.https.port());
-    assert!(
-        body.to_lowercase().contains(&format!("host: {host}")),
-        "{body}"
-    );
+    assert!(body.to_lowercase().contains(&format!("host: {host}")), "{body}");
     let (missing, _) = fetch(
         &podium,
         "a.example",
         &pair,
-        &[
-            "--http2",
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{response_code}",
-            "-H",
-            "Host: z.example",
-        ],
+        &["--http2", "-o", "/dev/null", "-w", "%{response_code}", "-H", "Host: z.example"],
     );
     assert_eq!(missing, "404");
 }
@@ -212,10 +164,8 @@ fn hosts_with_a_certificate_redirect_to_https() {
         forced,
         format!("---\n{}", secret("one", &pair)),
     ];
-    let podium = Ingress::start(
-        &[("a.yaml", &manifests.concat())],
-        &["--https-redirect-port", "8443"],
-    );
+    let podium =
+        Ingress::start(&[("a.yaml", &manifests.concat())], &["--https-redirect-port", "8443"]);
     for (host, path, status, location) in [
         ("a.example", "/x?y=1", 308, "https://a.example:8443/x?y=1"),
         ("a.example", "/x/", 308, "https://a.example:8443/x"),
@@ -265,26 +215,14 @@ fn endpoints_over_tls_and_http_2() {
         let annotation = format!("\"nginx.ingress.kubernetes.io/backend-protocol\": {protocol}");
         ingress(name, &annotation, &[("a.example", path, "Prefix", "inner")])
     };
-    let manifests = [
-        slices("inner"),
-        of("tls", "HTTPS", "/tls"),
-        of("grpcs", "GRPCS", "/grpcs"),
-    ];
+    let manifests = [slices("inner"), of("tls", "HTTPS", "/tls"), of("grpcs", "GRPCS", "/grpcs")];
     let outer = Ingress::start(&[("a.yaml", &manifests.concat())], &[]);
     for (path, version) in [("/tls", "HTTP/1.1"), ("/grpcs", "HTTP/2.0")] {
         let answer = outer.get("a.example", path);
-        assert_eq!(
-            (answer.status, answer.seen("backend").as_str()),
-            (200, "web"),
-            "{path}"
-        );
+        assert_eq!((answer.status, answer.seen("backend").as_str()), (200, "web"), "{path}");
         assert_eq!(answer.seen("x-forwarded-proto"), "https");
         wait_until("the inner log tells the version", || {
-            inner
-                .access_log
-                .lock()
-                .unwrap()
-                .contains(&format!("\"GET {path} {version}\" 200"))
+            inner.access_log.lock().unwrap().contains(&format!("\"GET {path} {version}\" 200"))
         });
     }
 }
