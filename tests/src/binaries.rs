@@ -17,9 +17,7 @@ pub struct Binaries {
 impl Binaries {
     /// Programs in a known folder.
     pub fn at(bin_dir: &Path) -> Self {
-        Self {
-            bin_dir: bin_dir.to_path_buf(),
-        }
+        Self { bin_dir: bin_dir.to_path_buf() }
     }
 
     /// Programs where the environment says.
@@ -33,9 +31,7 @@ impl Binaries {
                      builds what it needs"
             )
         })?;
-        Ok(Self {
-            bin_dir: PathBuf::from(dir),
-        })
+        Ok(Self { bin_dir: PathBuf::from(dir) })
     }
 
     /// Path of one program.
@@ -74,7 +70,6 @@ impl Binaries {
 
     /// kubectl of one minor release, such as `1.36`, as `cargo xtask setup` unpacks it.
     pub fn kubectl(&self, version: &str) -> PathBuf {
-        self.target_dir()
-            .join(format!("tools/kubectl-{version}/usr/bin/kubectl"))
+        self.target_dir().join(format!("tools/kubectl-{version}/usr/bin/kubectl"))
     }
 }

@@ -31,13 +31,8 @@ impl Cgroup {
     pub fn create(workdir: &Workdir, name: &str) -> anyhow::Result<Self> {
         let top = format!("/{}", workdir.prefix());
         let path = format!("{top}/{name}");
-        ensure!(
-            is_below_root(&path),
-            "cgroup {path:?} is not an absolute path below the root"
-        );
-        let v2 = machine::cgroup_hierarchies()
-            .v2
-            .context("no cgroup v2 tree is mounted")?;
+        ensure!(is_below_root(&path), "cgroup {path:?} is not an absolute path below the root");
+        let v2 = machine::cgroup_hierarchies().v2.context("no cgroup v2 tree is mounted")?;
         workdir.record(&Made::Cgroup(top))?;
         let dir = v2.join(path.trim_start_matches('/'));
         fs::create_dir_all(&dir).with_context(|| format!("create cgroup {}", dir.display()))?;
@@ -64,36 +59,27 @@ fn is_below_root(path: &str) -> bool {
 /// # Errors
 /// When a process does not end or a folder cannot be removed.
 pub fn remove(path: &str) -> anyhow::Result<()> {
-    ensure!(
-        is_below_root(path),
-        "cgroup {path:?} is not an absolute path below the root"
-    );
+    ensure!(is_below_root(path), "cgroup {path:?} is not an absolute path below the root");
     let dirs: Vec<PathBuf> = roots(&machine::cgroup_hierarchies())
         .into_iter()
         .map(|root| root.join(path.trim_start_matches('/')))
         .filter(|dir| dir.exists())
         .collect();
-    wait_until(
-        &format!("processes of cgroup {path} end"),
-        EMPTY_LIMIT,
-        || {
-            let pids: Vec<i32> = dirs.iter().flat_map(|dir| processes(dir)).collect();
-            if pids.is_empty() {
-                return Ok(());
-            }
-            for pid in &pids {
-                // A process gone since it was listed is what is wanted.
-                let _gone = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-            }
-            Err(format!("{} processes alive: {pids:?}", pids.len()))
-        },
-    )?;
+    wait_until(&format!("processes of cgroup {path} end"), EMPTY_LIMIT, || {
+        let pids: Vec<i32> = dirs.iter().flat_map(|dir| processes(dir)).collect();
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in &pids {
+            // A process gone since it was listed is what is wanted.
+            let _gone = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        Err(format!("{} processes alive: {pids:?}", pids.len()))
+    })?;
     for dir in &dirs {
-        wait_until(
-            &format!("remove cgroup {}", dir.display()),
-            EMPTY_LIMIT,
-            || remove_tree(dir).map_err(|error| error.to_string()),
-        )?;
+        wait_until(&format!("remove cgroup {}", dir.display()), EMPTY_LIMIT, || {
+            remove_tree(dir).map_err(|error| error.to_string())
+        })?;
     }
     Ok(())
 }
@@ -105,20 +91,13 @@ fn roots(found: &CgroupHierarchies) -> Vec<PathBuf> {
 fn processes(dir: &Path) -> Vec<i32> {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
     // Zero stands for a process of another pid namespace, which is not ours to end.
-    let own = text
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .filter(|pid| *pid > 0);
-    own.chain(children(dir).iter().flat_map(|child| processes(child)))
-        .collect()
+    let own = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0);
+    own.chain(children(dir).iter().flat_map(|child| processes(child))).collect()
 }
 
 fn children(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .collect()
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
 fn remove_tree(dir: &Path) -> io::Result<()> {
@@ -137,13 +116,9 @@ mod tests {
 
     #[test]
     fn the_root_is_never_ours() {
-        for (path, fine) in [
-            ("/", false),
-            ("", false),
-            ("podium", false),
-            ("/a/../..", false),
-            ("/podium/n", true),
-        ] {
+        for (path, fine) in
+            [("/", false), ("", false), ("podium", false), ("/a/../..", false), ("/podium/n", true)]
+        {
             assert_eq!(is_below_root(path), fine, "{path}");
         }
     }

@@ -23,6 +23,7 @@ use crate::workdir::{Made, Workdir};
 /// A loaded machine of two cores is given time.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const NODE_READY_LIMIT: Duration = Duration::from_secs(60);
+const TEARDOWN_LIMIT: Duration = Duration::from_secs(30);
 const API_PORT: u16 = 6443;
 
 /// Addresses for Services of type LoadBalancer (TEST-NET-1 of RFC 5737).
@@ -30,13 +31,8 @@ pub const LOAD_BALANCER_CIDR: &str = "192.0.2.0/24";
 
 /// Whether a condition of an object is true.
 pub fn is_condition_true(object: &Value, kind: &str) -> bool {
-    let conditions = object["status"]["conditions"]
-        .as_array()
-        .into_iter()
-        .flatten();
-    conditions
-        .filter(|c| c["type"] == kind)
-        .any(|c| c["status"] == "True")
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.filter(|c| c["type"] == kind).any(|c| c["status"] == "True")
 }
 
 /// A control plane with nodes.
@@ -74,18 +70,10 @@ impl Cluster {
         let wanted = self.nodes.len();
         let ready = wait_until("nodes ready", NODE_READY_LIMIT, || {
             self.check_alive().map_err(|error| format!("{error:#}"))?;
-            let nodes = kubectl
-                .json(&["get", "nodes"])
-                .map_err(|error| format!("{error:#}"))?;
+            let nodes = kubectl.json(&["get", "nodes"]).map_err(|error| format!("{error:#}"))?;
             let items = nodes["items"].as_array().into_iter().flatten();
-            let ready = items
-                .filter(|node| is_condition_true(node, "Ready"))
-                .count();
-            if ready == wanted {
-                Ok(())
-            } else {
-                Err(format!("{ready} of {wanted} ready"))
-            }
+            let ready = items.filter(|node| is_condition_true(node, "Ready")).count();
+            if ready == wanted { Ok(()) } else { Err(format!("{ready} of {wanted} ready")) }
         });
         ready.with_context(|| self.last_words())?;
         self.route_pod_networks(kubectl)
@@ -93,10 +81,7 @@ impl Cluster {
 
     /// The end of every program's log.
     pub fn last_words(&self) -> String {
-        let nodes = self
-            .nodes
-            .iter()
-            .flat_map(|node| [&node.agent, &node.proxy]);
+        let nodes = self.nodes.iter().flat_map(|node| [&node.agent, &node.proxy]);
         let all = nodes.chain([&self.control.process]).chain(&self.ingress);
         all.map(Process::log_tail).collect::<Vec<_>>().join("\n")
     }
@@ -111,14 +96,9 @@ impl Cluster {
             Ok((fabric, control))
         });
         match started {
-            Ok((fabric, control)) => Ok(Self {
-                control,
-                nodes: Vec::new(),
-                ingress: None,
-                fabric,
-                binaries,
-                workdir,
-            }),
+            Ok((fabric, control)) => {
+                Ok(Self { control, nodes: Vec::new(), ingress: None, fabric, binaries, workdir })
+            }
             Err(error) => {
                 // The error at hand says more than one from cleaning up, which prints its own.
                 let _printed = down(workdir.path());
@@ -139,8 +119,7 @@ impl Cluster {
 
     /// kubectl of one release, as the cluster's administrator.
     pub fn kubectl(&self, version: &str) -> Kubectl {
-        self.control
-            .kubectl(&self.binaries.kubectl(version), self.workdir.path())
+        self.control.kubectl(&self.binaries.kubectl(version), self.workdir.path())
     }
 
     /// Starts the agent and the proxy of a node; does not wait until it is ready.
@@ -149,13 +128,7 @@ impl Cluster {
     /// When something cannot be made or started.
     pub fn add_node(&mut self) -> anyhow::Result<&mut Node> {
         let number = u8::try_from(self.nodes.len() + 1).context("too many nodes")?;
-        let node = Node::start(
-            &self.workdir,
-            &self.binaries,
-            &self.fabric,
-            &self.control,
-            number,
-        )?;
+        let node = Node::start(&self.workdir, &self.binaries, &self.fabric, &self.control, number)?;
         self.nodes.push(node);
         self.nodes.last_mut().context("node just added")
     }
@@ -209,13 +182,9 @@ impl Cluster {
             let items = nodes["items"].as_array().into_iter().flatten();
             let mut own = items.filter(|item| item["metadata"]["name"] == node.name.as_str());
             let cidr = own.next().and_then(|item| item["spec"]["podCIDR"].as_str());
-            let Some(cidr) = cidr else {
-                bail!("Node {} has no spec.podCIDR", node.name)
-            };
+            let Some(cidr) = cidr else { bail!("Node {} has no spec.podCIDR", node.name) };
             let via = node.address.to_string();
-            self.control
-                .netns
-                .ip(&["route", "replace", cidr, "via", &via])?;
+            self.control.netns.ip(&["route", "replace", cidr, "via", &via])?;
         }
         Ok(())
     }
@@ -236,6 +205,19 @@ impl Cluster {
         for node in &mut self.nodes {
             node.proxy.stop();
             node.agent.stop();
+        }
+        // Nodes undo themselves, all at once; what they leave is found by the record.
+        let undoing: Vec<_> = std::mem::take(&mut self.nodes)
+            .into_iter()
+            .map(|node| {
+                let undoing = node.launch_on(&self.workdir, &self.binaries).teardown();
+                (node, undoing)
+            })
+            .collect();
+        for (node, undoing) in undoing {
+            if let Err(error) = undoing.and_then(|mut program| program.wait(TEARDOWN_LIMIT)) {
+                eprintln!("tearing {} down: {error:#}", node.name);
+            }
         }
         self.control.process.stop();
     }
@@ -267,11 +249,7 @@ impl ControlPlane {
         let netns = fabric.join(workdir, "control", CONTROL_ADDRESS)?;
         let data_dir = workdir.path().join("control");
         let process = Self::launch(workdir, binaries, &netns, &data_dir)?;
-        let mut control = Self {
-            process,
-            netns,
-            data_dir,
-        };
+        let mut control = Self { process, netns, data_dir };
         control.wait_ready()?;
         Ok(control)
     }
@@ -284,19 +262,10 @@ impl ControlPlane {
     ) -> anyhow::Result<Process> {
         let address = CONTROL_ADDRESS.to_string();
         Launch::new("server", &binaries.find("podium")?)
-            .args([
-                "server",
-                "--bind-address",
-                &address,
-                "--advertise-address",
-                &address,
-            ])
-            .args([
-                "--service-cidr",
-                "10.96.0.0/16",
-                "--cluster-cidr",
-                "10.244.0.0/16",
-            ])
+            .args(["server", "--bind-address", &address, "--advertise-address", &address])
+            .args(["--service-cidr", "10.96.0.0/16", "--cluster-cidr", "10.244.0.0/16"])
+            // The demo forwards a port of the host's loopback to it.
+            .args(["--tls-san", "127.0.0.1"])
             .args(["--load-balancer-cidr", LOAD_BALANCER_CIDR, "--data-dir"])
             .args([data_dir])
             .inside(Some(netns.name()), None)?
@@ -324,19 +293,9 @@ impl ControlPlane {
                 return Ok(());
             }
             let curl = Launch::new("curl", Path::new("curl"))
-                .args([
-                    "--silent",
-                    "--show-error",
-                    "--insecure",
-                    "--fail",
-                    "--max-time",
-                    "2",
-                    &url,
-                ])
+                .args(["--silent", "--show-error", "--insecure", "--fail", "--max-time", "2", &url])
                 .inside(Some(&netns), None);
-            let answer = curl
-                .and_then(Launch::output)
-                .map_err(|error| format!("{error:#}"))?;
+            let answer = curl.and_then(Launch::output).map_err(|error| format!("{error:#}"))?;
             if !kubeconfig.is_file() {
                 return Err(format!("{answer}, but no {}", kubeconfig.display()));
             }
@@ -367,26 +326,11 @@ impl ControlPlane {
         user: &str,
         group: &str,
     ) -> anyhow::Result<PathBuf> {
-        let path = workdir
-            .path()
-            .join(format!("{}.kubeconfig", user.replace(':', "-")));
+        let path = workdir.path().join(format!("{}.kubeconfig", user.replace(':', "-")));
         let server = format!("https://{CONTROL_ADDRESS}:{API_PORT}");
         Launch::new("podium kubeconfig", &binaries.find("podium")?)
-            .args([
-                "kubeconfig",
-                "--user",
-                user,
-                "--group",
-                group,
-                "--server",
-                &server,
-            ])
-            .args([
-                Path::new("--data-dir"),
-                &self.data_dir,
-                Path::new("-o"),
-                &path,
-            ])
+            .args(["kubeconfig", "--user", user, "--group", group, "--server", &server])
+            .args([Path::new("--data-dir"), &self.data_dir, Path::new("-o"), &path])
             .output()?;
         Ok(path)
     }
@@ -479,9 +423,7 @@ impl Node {
     /// When it cannot be started.
     pub fn restart_agent(&mut self, workdir: &Workdir, binaries: &Binaries) -> anyhow::Result<()> {
         self.agent.stop();
-        self.agent = self
-            .launch_on(workdir, binaries)
-            .agent(&self.agent_kubeconfig)?;
+        self.agent = self.launch_on(workdir, binaries).agent(&self.agent_kubeconfig)?;
         Ok(())
     }
 
@@ -491,9 +433,7 @@ impl Node {
     /// When it cannot be started.
     pub fn restart_proxy(&mut self, workdir: &Workdir, binaries: &Binaries) -> anyhow::Result<()> {
         self.proxy.stop();
-        self.proxy = self
-            .launch_on(workdir, binaries)
-            .proxy(&self.proxy_kubeconfig)?;
+        self.proxy = self.launch_on(workdir, binaries).proxy(&self.proxy_kubeconfig)?;
         Ok(())
     }
 
@@ -502,11 +442,7 @@ impl Node {
     /// # Errors
     /// When namespace or cgroup cannot be opened.
     pub fn client(&self, program: &Path) -> anyhow::Result<Launch> {
-        let name = program
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Launch::new(&name, program).inside(Some(self.netns.name()), Some(&self.host_cgroup))
     }
 }
@@ -524,48 +460,33 @@ struct NodeLaunch<'a> {
 }
 
 impl NodeLaunch<'_> {
+    fn teardown(&self) -> anyhow::Result<Process> {
+        Launch::new(&format!("{}-teardown", self.name), &self.binaries.find("podium")?)
+            .args(["agent", "--teardown", "--node-name", self.name])
+            .args(["--node-ip", &self.address.to_string()])
+            .args(["--cgroup-root", self.cgroup.path()])
+            .args([Path::new("--data-dir"), self.data_dir])
+            .inside(Some(self.netns), None)?
+            .spawn(self.workdir)
+    }
+
     fn agent(&self, kubeconfig: &Path) -> anyhow::Result<Process> {
-        Launch::new(
-            &format!("{}-agent", self.name),
-            &self.binaries.find("podium")?,
-        )
-        .args([
-            "agent",
-            "--node-name",
-            self.name,
-            "--node-ip",
-            &self.address.to_string(),
-        ])
-        .args(["--cgroup-root", self.cgroup.path()])
-        .args([
-            Path::new("--kubeconfig"),
-            kubeconfig,
-            Path::new("--data-dir"),
-            self.data_dir,
-        ])
-        .args([
-            Path::new("--image-archive-dir"),
-            &self.binaries.images_dir(),
-        ])
-        .inside(Some(self.netns), None)?
-        .spawn(self.workdir)
+        Launch::new(&format!("{}-agent", self.name), &self.binaries.find("podium")?)
+            .args(["agent", "--node-name", self.name, "--node-ip", &self.address.to_string()])
+            .args(["--cgroup-root", self.cgroup.path()])
+            .args([Path::new("--kubeconfig"), kubeconfig, Path::new("--data-dir"), self.data_dir])
+            .args([Path::new("--image-archive-dir"), &self.binaries.images_dir()])
+            .inside(Some(self.netns), None)?
+            .spawn(self.workdir)
     }
 
     fn proxy(&self, kubeconfig: &Path) -> anyhow::Result<Process> {
-        Launch::new(
-            &format!("{}-proxy", self.name),
-            &self.binaries.find("podium-proxy")?,
-        )
-        .args(["run", "--node-name", self.name])
-        .args([
-            Path::new("--kubeconfig"),
-            kubeconfig,
-            Path::new("--cgroup"),
-            self.cgroup.dir(),
-        ])
-        .args([Path::new("--pin-dir"), self.pin_dir])
-        .inside(Some(self.netns), None)?
-        .spawn(self.workdir)
+        Launch::new(&format!("{}-proxy", self.name), &self.binaries.find("podium-proxy")?)
+            .args(["run", "--node-name", self.name])
+            .args([Path::new("--kubeconfig"), kubeconfig, Path::new("--cgroup"), self.cgroup.dir()])
+            .args([Path::new("--pin-dir"), self.pin_dir])
+            .inside(Some(self.netns), None)?
+            .spawn(self.workdir)
     }
 }
 

@@ -79,40 +79,26 @@ fn end_process(pid: i32, start: u64) -> anyhow::Result<()> {
     // Gone since the look above is as good.
     let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
     wait_until(&format!("process {pid} ends"), END_LIMIT, || {
-        if alive() {
-            Err("still alive".to_owned())
-        } else {
-            Ok(())
-        }
+        if alive() { Err("still alive".to_owned()) } else { Ok(()) }
     })
 }
 
 fn is_zombie(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')')
-        .next()
-        .is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// Ends the private containerd of a node and its shims: the processes whose command line names a
 /// path below the node's data folder.
 fn end_containerd(data_dir: &Path) -> anyhow::Result<()> {
     let prefix = format!("{}/", data_dir.display());
-    wait_until(
-        &format!("processes of {} end", data_dir.display()),
-        END_LIMIT,
-        || {
-            let pids = containerd_processes(&prefix);
-            for pid in &pids {
-                let _gone = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-            }
-            if pids.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("alive: {pids:?}"))
-            }
-        },
-    )
+    wait_until(&format!("processes of {} end", data_dir.display()), END_LIMIT, || {
+        let pids = containerd_processes(&prefix);
+        for pid in &pids {
+            let _gone = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        if pids.is_empty() { Ok(()) } else { Err(format!("alive: {pids:?}")) }
+    })
 }
 
 fn containerd_processes(prefix: &str) -> Vec<i32> {
@@ -121,15 +107,9 @@ fn containerd_processes(prefix: &str) -> Vec<i32> {
     pids.filter(|pid| {
         let line = process::command_line(*pid);
         let program = line.first().map(PathBuf::from).unwrap_or_default();
-        let name = program
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.starts_with("containerd")
-            && line
-                .iter()
-                .any(|argument| argument.to_string_lossy().starts_with(prefix))
+            && line.iter().any(|argument| argument.to_string_lossy().starts_with(prefix))
             && !is_zombie(*pid)
     })
     .collect()

@@ -48,15 +48,8 @@ impl Fabric {
             "netns",
             netns.name(),
         ])?;
-        self.netns
-            .ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
-        netns.ip(&[
-            "address",
-            "add",
-            &format!("{address}/{PREFIX_LEN}"),
-            "dev",
-            "eth0",
-        ])?;
+        self.netns.ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
+        netns.ip(&["address", "add", &format!("{address}/{PREFIX_LEN}"), "dev", "eth0"])?;
         netns.ip(&["link", "set", "eth0", "up"])?;
         Ok(netns)
     }

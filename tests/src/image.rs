@@ -27,11 +27,7 @@ pub struct Image {
 
 /// The images the examples and the tests use.
 pub const IMAGES: &[Image] = &[
-    Image {
-        name: "podium.local/pause:1",
-        entrypoint: &["/pause"],
-        cmd: &[],
-    },
+    Image { name: "podium.local/pause:1", entrypoint: &["/pause"], cmd: &[] },
     Image {
         name: "docker.io/library/user-interface:1.0",
         entrypoint: &["/bin/testserver"],
@@ -47,16 +43,8 @@ pub const IMAGES: &[Image] = &[
         entrypoint: &["/bin/testserver"],
         cmd: &["serve", "--port", "80", "--name", "ml-serving"],
     },
-    Image {
-        name: "docker.io/library/ml-development:1.2.1",
-        entrypoint: &[],
-        cmd: &["python"],
-    },
-    Image {
-        name: "docker.io/library/hello-world:latest",
-        entrypoint: &[],
-        cmd: &["/hello"],
-    },
+    Image { name: "docker.io/library/ml-development:1.2.1", entrypoint: &[], cmd: &["python"] },
+    Image { name: "docker.io/library/hello-world:latest", entrypoint: &[], cmd: &["/hello"] },
     Image {
         name: "docker.io/library/nginx:latest",
         entrypoint: &["/bin/testserver"],
@@ -87,12 +75,7 @@ pub fn write_archive(path: &Path, binary: &Path, images: &[Image]) -> anyhow::Re
 
 fn archive(program: &[u8], images: &[Image]) -> anyhow::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
-    add_file(
-        &mut tar,
-        "oci-layout",
-        0o644,
-        br#"{"imageLayoutVersion":"1.0.0"}"#,
-    )?;
+    add_file(&mut tar, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     let layer = layer(program)?;
     let mut manifests = Vec::new();
     let mut blobs = vec![layer.clone()];
@@ -112,12 +95,7 @@ fn archive(program: &[u8], images: &[Image]) -> anyhow::Result<Vec<u8>> {
     blobs.sort();
     blobs.dedup();
     for blob in &blobs {
-        add_file(
-            &mut tar,
-            &format!("blobs/sha256/{}", sha256_hex(blob)),
-            0o644,
-            blob,
-        )?;
+        add_file(&mut tar, &format!("blobs/sha256/{}", sha256_hex(blob)), 0o644, blob)?;
     }
     let index = json!({
         "schemaVersion": 2,
@@ -149,13 +127,9 @@ fn config(image: &Image, layer: &[u8]) -> Value {
 
 fn layer(program: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
-    for (dir, mode) in [
-        ("bin/", 0o755),
-        ("etc/", 0o755),
-        ("tmp/", 0o1777),
-        ("usr/", 0o755),
-        ("usr/bin/", 0o755),
-    ] {
+    for (dir, mode) in
+        [("bin/", 0o755), ("etc/", 0o755), ("tmp/", 0o1777), ("usr/", 0o755), ("usr/bin/", 0o755)]
+    {
         let mut header = header(tar::EntryType::Directory, mode);
         tar.append_data(&mut header, dir, std::io::empty())?;
     }
@@ -166,12 +140,7 @@ fn layer(program: &[u8]) -> anyhow::Result<Vec<u8>> {
         0o644,
         b"root:x:0:0:root:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     )?;
-    add_file(
-        &mut tar,
-        "etc/group",
-        0o644,
-        b"root:x:0:\nnogroup:x:65534:\n",
-    )?;
+    add_file(&mut tar, "etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
     for link in ["hello", "pause", "usr/bin/python"] {
         let mut header = header(tar::EntryType::Symlink, 0o777);
         tar.append_link(&mut header, link, format!("/{PROGRAM}"))?;
@@ -195,8 +164,7 @@ fn add_file<W: Write>(
 ) -> anyhow::Result<()> {
     let mut header = header(tar::EntryType::Regular, mode);
     header.set_size(content.len() as u64);
-    tar.append_data(&mut header, path, content)
-        .with_context(|| format!("add {path}"))
+    tar.append_data(&mut header, path, content).with_context(|| format!("add {path}"))
 }
 
 fn descriptor(media_type: &str, content: &[u8]) -> Value {
@@ -208,10 +176,7 @@ fn descriptor(media_type: &str, content: &[u8]) -> Value {
 }
 
 fn sha256_hex(content: &[u8]) -> String {
-    Sha256::digest(content)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -237,19 +202,10 @@ mod tests {
     #[test]
     fn every_digest_names_a_blob() {
         let first = archive(b"program", IMAGES).unwrap();
-        assert_eq!(
-            first,
-            archive(b"program", IMAGES).unwrap(),
-            "not reproducible"
-        );
+        assert_eq!(first, archive(b"program", IMAGES).unwrap(), "not reproducible");
         let files = files(&first);
         let blob = |digest: &Value| {
-            let hex = digest
-                .as_str()
-                .unwrap()
-                .strip_prefix("sha256:")
-                .unwrap()
-                .to_owned();
+            let hex = digest.as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
             let content = &files[&format!("blobs/sha256/{hex}")];
             assert_eq!(sha256_hex(content), hex);
             content.clone()
@@ -263,10 +219,7 @@ mod tests {
             let layer = blob(&manifest["layers"][0]["digest"]);
             let config: Value =
                 serde_json::from_slice(&blob(&manifest["config"]["digest"])).unwrap();
-            assert_eq!(
-                config["rootfs"]["diff_ids"][0],
-                manifest["layers"][0]["digest"]
-            );
+            assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
             assert_eq!(super::tests::files(&layer)[PROGRAM], b"program");
         }
     }

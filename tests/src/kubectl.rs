@@ -78,9 +78,7 @@ impl Kubectl {
             .stderr(Stdio::piped());
         let mut child = command.spawn().context("start kubectl")?;
         let mut stdin = child.stdin.take().context("kubectl without input")?;
-        stdin
-            .write_all(manifest.as_bytes())
-            .context("write to kubectl")?;
+        stdin.write_all(manifest.as_bytes()).context("write to kubectl")?;
         drop(stdin);
         child.wait_with_output().context("wait for kubectl")
     }
@@ -92,10 +90,7 @@ impl Kubectl {
     pub fn apply(&self, manifest: &str) -> anyhow::Result<String> {
         let output = self.with_input(&["apply", "-f", "-"], manifest)?;
         if !output.status.success() {
-            bail!(
-                "kubectl apply: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("kubectl apply: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

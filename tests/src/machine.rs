@@ -16,11 +16,9 @@ pub fn check() -> Result<(), String> {
         return Err("Podium needs Linux: its load balancer runs in the Linux kernel".to_owned());
     }
     if !nix::unistd::geteuid().is_root() {
-        return Err(
-            "root is needed (network namespaces, BPF, containers): run it with sudo -E \
+        return Err("root is needed (network namespaces, BPF, containers): run it with sudo -E \
                     or in a root shell"
-                .to_owned(),
-        );
+            .to_owned());
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     if kernel_version(&release) < Some(KERNEL_MIN) {
@@ -33,28 +31,21 @@ pub fn check() -> Result<(), String> {
         ));
     }
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Err(
-            "/sys/kernel/btf/vmlinux is missing: use a kernel built with \
+        return Err("/sys/kernel/btf/vmlinux is missing: use a kernel built with \
                     CONFIG_DEBUG_INFO_BTF=y (every current distribution kernel is)"
-                .to_owned(),
-        );
+            .to_owned());
     }
     let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if !filesystems
-        .lines()
-        .any(|line| line.split_whitespace().last() == Some("bpf"))
-    {
+    if !filesystems.lines().any(|line| line.split_whitespace().last() == Some("bpf")) {
         return Err(
             "the kernel has no bpf filesystem: use a kernel built with CONFIG_BPF_SYSCALL=y"
                 .to_owned(),
         );
     }
     if cgroup_hierarchies().v2.is_none() {
-        return Err(
-            "no cgroup v2 tree is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified \
+        return Err("no cgroup v2 tree is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified \
                     (or boot with systemd.unified_cgroup_hierarchy=1)"
-                .to_owned(),
-        );
+            .to_owned());
     }
     Ok(())
 }
@@ -81,15 +72,9 @@ pub fn cgroup_hierarchies() -> CgroupHierarchies {
 fn hierarchies_in(mountinfo: &str) -> CgroupHierarchies {
     let of_type = |wanted: &str| -> Vec<PathBuf> {
         let mounts = mountinfo.lines().filter_map(parse_mount);
-        mounts
-            .filter(|(_, kind)| kind == wanted)
-            .map(|(path, _)| path)
-            .collect()
+        mounts.filter(|(_, kind)| kind == wanted).map(|(path, _)| path).collect()
     };
-    CgroupHierarchies {
-        v2: of_type("cgroup2").into_iter().next(),
-        v1: of_type("cgroup"),
-    }
+    CgroupHierarchies { v2: of_type("cgroup2").into_iter().next(), v1: of_type("cgroup") }
 }
 
 /// Mount points at or below a folder, the innermost last.
@@ -106,21 +91,13 @@ pub fn mounts_below(dir: &Path) -> Vec<PathBuf> {
 fn parse_mount(line: &str) -> Option<(PathBuf, String)> {
     let (before, after) = line.split_once(" - ")?;
     let point = before.split(' ').nth(4)?;
-    Some((
-        PathBuf::from(unescape(point)),
-        after.split(' ').next()?.to_owned(),
-    ))
+    Some((PathBuf::from(unescape(point)), after.split(' ').next()?.to_owned()))
 }
 
 /// Blanks and the like stand in the table as three octal digits.
 fn unescape(text: &str) -> String {
     let mut out = text.to_owned();
-    for (escaped, plain) in [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ] {
+    for (escaped, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
         out = out.replace(escaped, plain);
     }
     out

@@ -107,10 +107,7 @@ fn path(name: &str) -> PathBuf {
 /// # Errors
 /// When it fails, with its words.
 pub fn ip(args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new("ip")
-        .args(args)
-        .output()
-        .context("run ip (package iproute2)")?;
+    let output = Command::new("ip").args(args).output().context("run ip (package iproute2)")?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         bail!("ip {}: {}", args.join(" "), words.trim());

@@ -35,10 +35,7 @@ impl Launch {
     pub fn new(name: &str, program: &Path) -> Self {
         let mut command = Command::new(program);
         command.stdin(Stdio::null());
-        Self {
-            command,
-            name: name.to_owned(),
-        }
+        Self { command, name: name.to_owned() }
     }
 
     /// Adds arguments.
@@ -92,20 +89,11 @@ impl Launch {
             .append(true)
             .open(&log)
             .with_context(|| format!("open {}", log.display()))?;
-        let again = file
-            .try_clone()
-            .with_context(|| format!("open {}", log.display()))?;
+        let again = file.try_clone().with_context(|| format!("open {}", log.display()))?;
         // Its own group: Ctrl-C of the terminal reaches only us, and we end programs in order.
         self.command.stdout(file).stderr(again).process_group(0);
-        let child = self
-            .command
-            .spawn()
-            .with_context(|| format!("start {}", self.name))?;
-        let process = Process {
-            name: self.name,
-            child,
-            log,
-        };
+        let child = self.command.spawn().with_context(|| format!("start {}", self.name))?;
+        let process = Process { name: self.name, child, log };
         let start = start_ticks(process.pid().as_raw()).unwrap_or_default();
         workdir.record(&Made::Process(process.pid().as_raw(), start))?;
         Ok(process)
@@ -116,18 +104,10 @@ impl Launch {
     /// # Errors
     /// When it cannot be started or fails, with its words.
     pub fn output(mut self) -> anyhow::Result<String> {
-        let output = self
-            .command
-            .output()
-            .with_context(|| format!("start {}", self.name))?;
+        let output = self.command.output().with_context(|| format!("start {}", self.name))?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            bail!(
-                "{} ended with {}: {}",
-                self.name,
-                output.status,
-                words.trim()
-            );
+            bail!("{} ended with {}: {}", self.name, output.status, words.trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -138,23 +118,14 @@ impl Launch {
     /// When it cannot be started.
     pub fn start_client(mut self) -> anyhow::Result<Client> {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = self
-            .command
-            .spawn()
-            .with_context(|| format!("start {}", self.name))?;
-        Ok(Client {
-            name: self.name,
-            child: Some(child),
-        })
+        let child = self.command.spawn().with_context(|| format!("start {}", self.name))?;
+        Ok(Client { name: self.name, child: Some(child) })
     }
 }
 
 fn open_procs(dir: &Path) -> anyhow::Result<File> {
     let path = dir.join("cgroup.procs");
-    OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("open {}", path.display()))
+    OpenOptions::new().write(true).open(&path).with_context(|| format!("open {}", path.display()))
 }
 
 /// A bounded program of which the output is wanted; killed when dropped unfinished.
@@ -171,17 +142,10 @@ impl Client {
     /// When it fails, with its words.
     pub fn finish(mut self) -> anyhow::Result<String> {
         let child = self.child.take().context("client finished twice")?;
-        let output = child
-            .wait_with_output()
-            .with_context(|| format!("wait for {}", self.name))?;
+        let output = child.wait_with_output().with_context(|| format!("wait for {}", self.name))?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            bail!(
-                "{} ended with {}: {}",
-                self.name,
-                output.status,
-                words.trim()
-            );
+            bail!("{} ended with {}: {}", self.name, output.status, words.trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -247,10 +211,24 @@ impl Process {
     pub fn kill(&mut self) -> anyhow::Result<()> {
         // Not reaped yet, so the id is still its own; one that ended is reaped below.
         let _ended = kill(self.pid(), Signal::SIGKILL);
-        self.child
-            .wait()
-            .with_context(|| format!("wait for {}", self.name))?;
+        self.child.wait().with_context(|| format!("wait for {}", self.name))?;
         Ok(())
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// When it fails or does not end in time, with the end of its log.
+    pub fn wait(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            match self.ended() {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("{} ended with {status}; {}", self.name, self.log_tail()),
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+        bail!("{} still runs after {} s; {}", self.name, limit.as_secs(), self.log_tail())
     }
 
     /// Asks it to end, and ends it when it does not.
@@ -266,11 +244,7 @@ impl Process {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        eprintln!(
-            "{} did not end within {} s of SIGTERM",
-            self.name,
-            END_LIMIT.as_secs()
-        );
+        eprintln!("{} did not end within {} s of SIGTERM", self.name, END_LIMIT.as_secs());
         if let Err(error) = self.kill() {
             eprintln!("{error:#}");
         }

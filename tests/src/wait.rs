@@ -42,10 +42,7 @@ pub fn wait_until<T>(
         }
         let elapsed = started.elapsed();
         if elapsed > limit {
-            bail!(
-                "{what}: not within {} s; last seen: {missing}",
-                limit.as_secs()
-            );
+            bail!("{what}: not within {} s; last seen: {missing}", limit.as_secs());
         }
         if elapsed > next_progress {
             eprintln!("    … {what}, {} s so far: {missing}", elapsed.as_secs());
@@ -64,20 +61,11 @@ mod tests {
         let mut calls = 0;
         let value = wait_until("three calls", Duration::from_secs(10), || {
             calls += 1;
-            if calls == 3 {
-                Ok(calls)
-            } else {
-                Err(format!("{calls} calls"))
-            }
+            if calls == 3 { Ok(calls) } else { Err(format!("{calls} calls")) }
         });
         assert_eq!(value.unwrap(), 3);
-        let error = wait_until("never", Duration::ZERO, || {
-            Err::<(), _>("still dark".to_owned())
-        })
-        .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "never: not within 0 s; last seen: still dark"
-        );
+        let error = wait_until("never", Duration::ZERO, || Err::<(), _>("still dark".to_owned()))
+            .unwrap_err();
+        assert_eq!(error.to_string(), "never: not within 0 s; last seen: still dark");
     }
 }

@@ -60,19 +60,12 @@ impl Workdir {
     /// # Errors
     /// When the leftovers cannot be removed or the folder cannot be made.
     pub fn create(path: &Path, prefix: &str) -> anyhow::Result<Self> {
-        ensure!(
-            path.is_absolute(),
-            "work folder {} is not absolute",
-            path.display()
-        );
+        ensure!(path.is_absolute(), "work folder {} is not absolute", path.display());
         if path.exists() {
             crate::down::down(path)?;
         }
         fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            prefix: prefix.to_owned(),
-        })
+        Ok(Self { path: path.to_path_buf(), prefix: prefix.to_owned() })
     }
 
     /// The folder.

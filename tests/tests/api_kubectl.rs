@@ -1,9 +1,6 @@
 //! The API server under real kubectl, old and new: control plane only, no node.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed step fails the test, with its words"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test, with its words")]
 
 use std::time::Duration;
 
@@ -26,53 +23,25 @@ fn every_kubectl_does_the_daily_verbs() {
     let cluster = Cluster::for_test("verbs").unwrap();
     for release in RELEASES {
         let kubectl = cluster.kubectl(release);
-        let ran = |args: &[&str]| {
-            kubectl
-                .run(args)
-                .unwrap_or_else(|e| panic!("{release}: {e:#}"))
-        };
-        let applied = kubectl
-            .apply(SERVING)
-            .unwrap_or_else(|e| panic!("{release}: {e:#}"));
-        assert!(
-            applied.contains("ml-model-serving created"),
-            "{release}: {applied}"
-        );
-        assert!(
-            kubectl.apply(SERVING).unwrap().contains("unchanged"),
-            "{release}"
-        );
+        let ran = |args: &[&str]| kubectl.run(args).unwrap_or_else(|e| panic!("{release}: {e:#}"));
+        let applied = kubectl.apply(SERVING).unwrap_or_else(|e| panic!("{release}: {e:#}"));
+        assert!(applied.contains("ml-model-serving created"), "{release}: {applied}");
+        assert!(kubectl.apply(SERVING).unwrap().contains("unchanged"), "{release}");
         let table = ran(&["get", "deployments", "-l", "app=ml-model"]);
-        assert!(
-            table.contains("READY") && table.contains("/10"),
-            "{release}: {table}"
-        );
+        assert!(table.contains("READY") && table.contains("/10"), "{release}: {table}");
         ran(&["get", "deployment", "ml-model-serving", "-o", "wide"]);
         let yaml = ran(&["get", "deployment", "ml-model-serving", "-o", "yaml"]);
         assert!(yaml.contains("apiVersion: apps/v1\n"), "{release}: {yaml}");
         let described = ran(&["describe", "deployment", "ml-model-serving"]);
-        assert!(
-            described.contains("ml-serving:1.0"),
-            "{release}: {described}"
-        );
+        assert!(described.contains("ml-serving:1.0"), "{release}: {described}");
         ran(&["scale", "deployment", "ml-model-serving", "--replicas=3"]);
         ran(&["label", "deployment", "ml-model-serving", "tier=model"]);
-        let count = [
-            "get",
-            "deployment",
-            "ml-model-serving",
-            "-o",
-            "jsonpath={.spec.replicas}",
-        ];
+        let count = ["get", "deployment", "ml-model-serving", "-o", "jsonpath={.spec.replicas}"];
         assert_eq!(ran(&count), "3", "{release}");
         wait_until("the ReplicaSet follows", LIMIT, || {
             let pods = kubectl.run(&["get", "pods", "-l", "app=ml-model", "-o", "name"]);
             let count = pods.map_err(|error| format!("{error:#}"))?.lines().count();
-            if count == 3 {
-                Ok(())
-            } else {
-                Err(format!("{count} pods"))
-            }
+            if count == 3 { Ok(()) } else { Err(format!("{count} pods")) }
         })
         .unwrap_or_else(|error| panic!("{release}: {error:#}\n{}", cluster.last_words()));
         assert!(ran(&["api-resources"]).contains("ingresses"), "{release}");
@@ -91,28 +60,15 @@ fn every_kubectl_does_the_daily_verbs() {
 fn old_forms_are_served_as_v1() {
     let cluster = Cluster::for_test("versions").unwrap();
     let kubectl = cluster.kubectl("1.36");
-    kubectl
-        .apply(include_str!("../seeds/ml-product-ingress.yaml"))
-        .unwrap();
-    let ingress = kubectl
-        .json(&["get", "ingress.v1.networking.k8s.io", "ml-product-ingress"])
-        .unwrap();
+    kubectl.apply(include_str!("../seeds/ml-product-ingress.yaml")).unwrap();
+    let ingress =
+        kubectl.json(&["get", "ingress.v1.networking.k8s.io", "ml-product-ingress"]).unwrap();
     let backend = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"];
-    assert_eq!(
-        backend["service"]["name"], "user-interface-svc",
-        "{ingress}"
-    );
+    assert_eq!(backend["service"]["name"], "user-interface-svc", "{ingress}");
     assert_eq!(backend["service"]["port"]["number"], 80, "{ingress}");
-    kubectl
-        .apply(include_str!("../seeds/nginx-deployment.yaml"))
-        .unwrap();
-    let deployment = kubectl
-        .json(&["get", "deployment.v1.apps", "nginx-deployment"])
-        .unwrap();
-    assert_eq!(
-        deployment["spec"]["selector"]["matchLabels"]["app"], "nginx",
-        "{deployment}"
-    );
+    kubectl.apply(include_str!("../seeds/nginx-deployment.yaml")).unwrap();
+    let deployment = kubectl.json(&["get", "deployment.v1.apps", "nginx-deployment"]).unwrap();
+    assert_eq!(deployment["spec"]["selector"]["matchLabels"]["app"], "nginx", "{deployment}");
     cluster.stop().unwrap();
 }
 
@@ -168,10 +124,7 @@ fn what_was_acknowledged_survives_kill_9() {
         loop {
             let name = format!("kept-{}", acknowledged.len());
             let literal = format!("--from-literal=number={}", acknowledged.len());
-            if writer
-                .run(&["create", "configmap", &name, &literal])
-                .is_err()
-            {
+            if writer.run(&["create", "configmap", &name, &literal]).is_err() {
                 return acknowledged;
             }
             acknowledged.push(name);

@@ -1,10 +1,7 @@
 //! `kill -9` of the programs of a node while pods serve: no connection fails, no container restarts.
 //! The store's part is in `api_kubectl.rs`.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed step fails the test, with its words"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test, with its words")]
 
 use std::time::Duration;
 
@@ -17,9 +14,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Name, container id and restarts of each ready model pod.
 fn containers(kubectl: &Kubectl) -> Vec<(String, String, u64)> {
-    let pods = kubectl
-        .json(&["get", "pods", "-l", "app=ml-model"])
-        .unwrap();
+    let pods = kubectl.json(&["get", "pods", "-l", "app=ml-model"]).unwrap();
     let items = pods["items"].as_array().cloned().unwrap_or_default();
     let mut found: Vec<_> = items
         .iter()
@@ -28,11 +23,7 @@ fn containers(kubectl: &Kubectl) -> Vec<(String, String, u64)> {
         .map(|(pod, status)| {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let restarts = status["restartCount"].as_u64().unwrap_or(0);
-            (
-                text(&pod["metadata"]["name"]),
-                text(&status["containerID"]),
-                restarts,
-            )
+            (text(&pod["metadata"]["name"]), text(&status["containerID"]), restarts)
         })
         .collect();
     found.sort();
@@ -45,18 +36,12 @@ fn killed_programs_of_a_node_interrupt_nothing() {
     cluster.add_node().unwrap();
     let kubectl = cluster.kubectl("1.36");
     cluster.wait_nodes_ready(&kubectl).unwrap();
-    kubectl
-        .apply(include_str!("../seeds/ml-model-svc.yaml"))
-        .unwrap();
+    kubectl.apply(include_str!("../seeds/ml-model-svc.yaml")).unwrap();
     let serving = include_str!("../seeds/ml-model-serving.yaml");
-    kubectl
-        .apply(&serving.replace("replicas: 10", "replicas: 3"))
-        .unwrap();
-    wait_until("three pods ready", LIMIT, || {
-        match containers(&kubectl).len() {
-            3 => Ok(()),
-            other => Err(format!("{other} ready")),
-        }
+    kubectl.apply(&serving.replace("replicas: 10", "replicas: 3")).unwrap();
+    wait_until("three pods ready", LIMIT, || match containers(&kubectl).len() {
+        3 => Ok(()),
+        other => Err(format!("{other} ready")),
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.last_words()));
     let before = containers(&kubectl);
@@ -65,20 +50,12 @@ fn killed_programs_of_a_node_interrupt_nothing() {
     let testserver = cluster.binaries().static_testserver();
     let load = |cluster: &Cluster, bound: &[&str]| {
         let client = cluster.nodes[0].client(&testserver).unwrap();
-        client
-            .args(["load", "--pause-ms", "5", "--url", &url])
-            .args(bound)
-            .start_client()
-            .unwrap()
+        client.args(["load", "--pause-ms", "5", "--url", &url]).args(bound).start_client().unwrap()
     };
     let read = |text: String| -> Value { serde_json::from_str(&text).unwrap() };
     wait_until("the service answers", LIMIT, || {
         let seen = read(load(&cluster, &["--count", "5"]).finish().unwrap());
-        if seen["failed"] == 0 {
-            Ok(())
-        } else {
-            Err(seen.to_string())
-        }
+        if seen["failed"] == 0 { Ok(()) } else { Err(seen.to_string()) }
     })
     .unwrap();
     let (workdir, binaries) = (cluster.workdir().clone(), cluster.binaries().clone());
@@ -98,11 +75,7 @@ fn killed_programs_of_a_node_interrupt_nothing() {
     wait_until("the deleted pod is replaced", LIMIT, || {
         let now = containers(&kubectl);
         let replaced = now.len() == 3 && now.iter().all(|(name, ..)| *name != before[0].0);
-        if replaced {
-            Ok(())
-        } else {
-            Err(format!("{now:?}"))
-        }
+        if replaced { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .unwrap();
     cluster.stop().unwrap();

@@ -1,9 +1,6 @@
 //! The harness tested on itself: what it makes works, and nothing of it is left afterwards.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed step fails the test, with its words"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test, with its words")]
 
 use std::fs;
 use std::path::Path;
@@ -24,19 +21,12 @@ fn workdir(name: &str) -> (Binaries, Workdir) {
     machine::check().expect("this test needs the machine");
     let binaries = Binaries::from_env().unwrap();
     let dir = binaries.tests_dir().join(name);
-    (
-        binaries,
-        Workdir::create(&dir, &format!("podium-test-{name}")).unwrap(),
-    )
+    (binaries, Workdir::create(&dir, &format!("podium-test-{name}")).unwrap())
 }
 
 fn in_any_hierarchy(path: &str) -> bool {
     let found = machine::cgroup_hierarchies();
-    found
-        .v2
-        .iter()
-        .chain(&found.v1)
-        .any(|root| root.join(path.trim_start_matches('/')).exists())
+    found.v2.iter().chain(&found.v1).any(|root| root.join(path.trim_start_matches('/')).exists())
 }
 
 #[test]
@@ -62,21 +52,9 @@ fn namespaces_reach_each_other_and_nothing_else() {
     };
     let answer = wait_until("the server answers", LIMIT, || curl(client.name(), &url)).unwrap();
     let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
-    assert_eq!(
-        (&answer["path"], &answer["query"]),
-        (&"/some/path".into(), &"a=b".into())
-    );
-    assert!(
-        curl(client.name(), &format!("http://{CONTROL_ADDRESS}/")).is_err(),
-        "nobody there"
-    );
-    assert!(
-        client
-            .ip(&["route"])
-            .unwrap()
-            .lines()
-            .all(|line| !line.starts_with("default"))
-    );
+    assert_eq!((&answer["path"], &answer["query"]), (&"/some/path".into(), &"a=b".into()));
+    assert!(curl(client.name(), &format!("http://{CONTROL_ADDRESS}/")).is_err(), "nobody there");
+    assert!(client.ip(&["route"]).unwrap().lines().all(|line| !line.starts_with("default")));
     let report = Launch::new("load", &testserver)
         .args(["load", "--url", &url, "--count", "50", "--clients", "2"])
         .inside(Some(client.name()), None)
@@ -84,11 +62,7 @@ fn namespaces_reach_each_other_and_nothing_else() {
         .output()
         .unwrap();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(
-        (&report["requests"], &report["failed"]),
-        (&50.into(), &0.into()),
-        "{report}"
-    );
+    assert_eq!((&report["requests"], &report["failed"]), (&50.into(), &0.into()), "{report}");
     down(workdir.path()).unwrap();
     assert!(!Path::new("/run/netns").join(server.name()).exists());
     assert!(!workdir.path().exists());
@@ -115,14 +89,8 @@ fn a_program_finishes_its_requests_when_asked_to_end() {
     };
     let ready = format!("http://{}/healthz", node_address(1));
     wait_until("the server answers", LIMIT, || {
-        let report = client("1", &ready)
-            .output()
-            .map_err(|error| error.to_string())?;
-        if report.contains("\"failed\":0") {
-            Ok(())
-        } else {
-            Err(report)
-        }
+        let report = client("1", &ready).output().map_err(|error| error.to_string())?;
+        if report.contains("\"failed\":0") { Ok(()) } else { Err(report) }
     })
     .unwrap();
     let slow = client("1", &url).start_client().unwrap();
@@ -151,10 +119,7 @@ fn what_a_crash_left_is_taken_down_from_the_record() {
     std::mem::forget((process, fabric));
     down(workdir.path()).unwrap();
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    assert!(
-        status.is_empty() || status.contains(") Z "),
-        "still alive: {status}"
-    );
+    assert!(status.is_empty() || status.contains(") Z "), "still alive: {status}");
     assert!(!in_any_hierarchy("/podium-test-crash"));
     assert!(!Path::new("/run/netns/podium-test-crash-fabric").exists());
     down(workdir.path()).unwrap();

@@ -1,10 +1,7 @@
 //! The user's Service and Ingress through `--manifests`: proxy and ingress without any API server.
 //! Network namespaces with the test server stand in for pods.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed step fails the test, with its words"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test, with its words")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,15 +57,7 @@ impl Stage {
         let cgroup = Cgroup::create(&workdir, "node").unwrap();
         let manifests = workdir.path().join("manifests");
         fs::create_dir(&manifests).unwrap();
-        Self {
-            servers,
-            client,
-            cgroup,
-            manifests,
-            workdir,
-            binaries,
-            _namespaces: namespaces,
-        }
+        Self { servers, client, cgroup, manifests, workdir, binaries, _namespaces: namespaces }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -79,10 +68,7 @@ impl Stage {
         let endpoints: String = numbers
             .iter()
             .map(|number| {
-                format!(
-                    "- addresses: [{}]\n  conditions: {{ready: true}}\n",
-                    node_address(*number)
-                )
+                format!("- addresses: [{}]\n  conditions: {{ready: true}}\n", node_address(*number))
             })
             .collect();
         let list = if endpoints.is_empty() {
@@ -141,10 +127,7 @@ impl Drop for Stage {
 fn the_users_service_is_balanced_in_the_kernel() {
     let stage = Stage::set("service");
     let service = include_str!("../seeds/ml-model-svc.yaml");
-    stage.write(
-        "service.yaml",
-        &format!("{service}  clusterIP: {CLUSTER_IP}\n"),
-    );
+    stage.write("service.yaml", &format!("{service}  clusterIP: {CLUSTER_IP}\n"));
     stage.endpoints("ml-model-svc", &[1, 2]);
     stage.write("broken.yaml", "kind: [Service");
     let pins = mount_bpf(&stage.workdir.path().join("bpf")).unwrap();
@@ -190,11 +173,7 @@ fn the_users_service_is_balanced_in_the_kernel() {
     wait_until("only the second server answers", LIMIT, || {
         proxy.check_alive().map_err(|error| format!("{error:#}"))?;
         let seen = stage.load(&url, "20");
-        if seen["pods"]["server-2"] == 20 {
-            Ok(())
-        } else {
-            Err(seen.to_string())
-        }
+        if seen["pods"]["server-2"] == 20 { Ok(()) } else { Err(seen.to_string()) }
     })
     .unwrap();
 
@@ -210,17 +189,11 @@ fn the_users_service_is_balanced_in_the_kernel() {
 #[test]
 fn the_users_ingress_rewrites_and_balances() {
     let stage = Stage::set("ingress");
-    stage.write(
-        "ingress.yaml",
-        include_str!("../seeds/ml-product-ingress.yaml"),
-    );
+    stage.write("ingress.yaml", include_str!("../seeds/ml-product-ingress.yaml"));
     let service = include_str!("../seeds/ml-model-svc.yaml")
         .replace("ml-model-svc", "user-interface-svc")
         .replace("ml-model", "user-interface");
-    stage.write(
-        "service.yaml",
-        &format!("{service}  clusterIP: {CLUSTER_IP}\n"),
-    );
+    stage.write("service.yaml", &format!("{service}  clusterIP: {CLUSTER_IP}\n"));
     stage.endpoints("user-interface-svc", &[1, 2]);
     let address = node_address(3);
     let ingress = stage.start(

@@ -28,13 +28,7 @@ impl Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let (path, query) = (path.to_owned(), query.to_owned());
         let body = read_body(reader, &headers)?;
-        Ok(Some(Self {
-            method,
-            path,
-            query,
-            headers,
-            body,
-        }))
+        Ok(Some(Self { method, path, query, headers, body }))
     }
 
     /// Whether the client wants to ask more on this connection.
@@ -45,10 +39,7 @@ impl Request {
 
 /// Value of a header, by its name in lower case.
 pub fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers
-        .iter()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.as_str())
+    headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
 type Head = (String, Vec<(String, String)>);
@@ -63,10 +54,7 @@ fn read_head(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Head>> {
     loop {
         let mut line = String::new();
         if limited.read_line(&mut line)? == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "headers end early",
-            ));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "headers end early"));
         }
         let line = line.trim_end();
         if line.is_empty() {
@@ -82,19 +70,15 @@ fn read_body(
     reader: &mut BufReader<TcpStream>,
     headers: &[(String, String)],
 ) -> io::Result<Vec<u8>> {
-    let length: u64 = header(headers, "content-length")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
+    let length: u64 =
+        header(headers, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     if length > BODY_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "body too long"));
     }
     let mut body = Vec::new();
     reader.take(length).read_to_end(&mut body)?;
     if (body.len() as u64) < length {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "body ends early",
-        ));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "body ends early"));
     }
     Ok(body)
 }
@@ -113,18 +97,13 @@ pub fn answer(stream: &mut TcpStream, status: &str, body: &str, close: bool) -> 
 /// Asks `http://HOST[:PORT]/PATH` on a fresh connection and gives status and body.
 pub fn get(url: &str, limit: Duration) -> io::Result<(u16, String)> {
     let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url}: {why}"));
-    let rest = url
-        .strip_prefix("http://")
-        .ok_or_else(|| invalid("not an http:// URL"))?;
+    let rest = url.strip_prefix("http://").ok_or_else(|| invalid("not an http:// URL"))?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let target = match authority.rsplit_once(':') {
         Some((_, port)) if port.parse::<u16>().is_ok() => authority.to_owned(),
         _ => format!("{authority}:80"),
     };
-    let address = target
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| invalid("no address"))?;
+    let address = target.to_socket_addrs()?.next().ok_or_else(|| invalid("no address"))?;
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;

@@ -34,11 +34,7 @@ pub struct Comparison {
 /// the latencies of a fresh connection with its request.
 pub fn compare(comparison: &Comparison) -> Result<ExitCode, String> {
     let (mut direct_us, mut service_us) = (Vec::new(), Vec::new());
-    for url in comparison
-        .direct
-        .iter()
-        .cycle()
-        .take(usize::try_from(comparison.count).unwrap_or(0))
+    for url in comparison.direct.iter().cycle().take(usize::try_from(comparison.count).unwrap_or(0))
     {
         direct_us.push(timed_us(url)?);
         service_us.push(timed_us(&comparison.service)?);
@@ -84,13 +80,9 @@ pub fn run(plan: &Plan) -> Result<ExitCode, String> {
     let started = Instant::now();
     let deadline = started + Duration::from_secs(plan.seconds);
     let seen: Vec<Seen> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..plan.clients)
-            .map(|_| scope.spawn(|| client(plan, &taken, deadline)))
-            .collect();
-        clients
-            .into_iter()
-            .filter_map(|client| client.join().ok())
-            .collect()
+        let clients: Vec<_> =
+            (0..plan.clients).map(|_| scope.spawn(|| client(plan, &taken, deadline))).collect();
+        clients.into_iter().filter_map(|client| client.join().ok()).collect()
     });
     println!("{}", report(seen, started.elapsed()));
     Ok(ExitCode::SUCCESS)
@@ -99,10 +91,7 @@ pub fn run(plan: &Plan) -> Result<ExitCode, String> {
 fn client(plan: &Plan, taken: &AtomicU64, deadline: Instant) -> Seen {
     let mut seen = Seen::default();
     while Instant::now() < deadline && taken.fetch_add(1, Ordering::Relaxed) < plan.count {
-        let at_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
+        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let started = Instant::now();
         match http::get(&plan.url, REQUEST_LIMIT) {
             Ok((200, body)) => {

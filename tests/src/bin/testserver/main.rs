@@ -16,11 +16,7 @@ const USAGE: &str = "usage: testserver serve|gateway [--port N] [--name NAME] [-
 fn main() -> ExitCode {
     let mut args = std::env::args();
     let program = args.next().unwrap_or_default();
-    let name = Path::new(&program)
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let args: Vec<String> = args.collect();
     // The images hold this program under the names that the user's own manifests call.
     let (action, rest) = match name.as_str() {
@@ -52,11 +48,7 @@ fn run(action: &str, args: &[String]) -> Result<ExitCode, String> {
                 _ => None,
             };
             let name = flags.text("--name").unwrap_or("testserver").to_owned();
-            Ok(serve::run(
-                flags.port()?,
-                serve::Server { name, model },
-                drain_ms,
-            ))
+            Ok(serve::run(flags.port()?, serve::Server { name, model }, drain_ms))
         }
         "udp" => Ok(serve::udp_echo(flags.port()?)),
         "load" => load::run(&load::Plan {
@@ -73,10 +65,7 @@ fn run(action: &str, args: &[String]) -> Result<ExitCode, String> {
                 .split(',')
                 .map(str::to_owned)
                 .collect(),
-            service: flags
-                .text("--service")
-                .ok_or("--service is missing")?
-                .to_owned(),
+            service: flags.text("--service").ok_or("--service is missing")?.to_owned(),
             count: flags.number("--count", 200)?.min(100_000),
         }),
         "hello" => Ok(tasks::hello()),
@@ -90,9 +79,7 @@ fn run(action: &str, args: &[String]) -> Result<ExitCode, String> {
         }
         "exit" => {
             let code = args.first().ok_or("a code is missing")?;
-            code.parse::<u8>()
-                .map(ExitCode::from)
-                .map_err(|_| format!("{code:?} is no exit code"))
+            code.parse::<u8>().map(ExitCode::from).map_err(|_| format!("{code:?} is no exit code"))
         }
         other => Err(format!("{other:?} is no action")),
     }
@@ -109,9 +96,7 @@ impl Flags<'_> {
 
     fn number(&self, flag: &str, default: u64) -> Result<u64, String> {
         match self.text(flag) {
-            Some(text) => text
-                .parse()
-                .map_err(|_| format!("{flag}: {text:?} is no number")),
+            Some(text) => text.parse().map_err(|_| format!("{flag}: {text:?} is no number")),
             None => Ok(default),
         }
     }

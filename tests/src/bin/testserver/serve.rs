@@ -35,9 +35,7 @@ impl Model {
     /// From the flag, else from the variables Kubernetes gives the pods for Service `ml-model-svc`.
     pub fn find(flag: Option<&str>) -> Result<Self, String> {
         if let Some(authority) = flag {
-            return Ok(Self {
-                authority: authority.to_owned(),
-            });
+            return Ok(Self { authority: authority.to_owned() });
         }
         let variable = |name: &str| {
             std::env::var(name).map_err(|_| {
@@ -46,14 +44,8 @@ impl Model {
         };
         let host = variable("ML_MODEL_SVC_SERVICE_HOST")?;
         let port = variable("ML_MODEL_SVC_SERVICE_PORT")?;
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host
-        };
-        Ok(Self {
-            authority: format!("{host}:{port}"),
-        })
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        Ok(Self { authority: format!("{host}:{port}") })
     }
 }
 
@@ -76,11 +68,8 @@ pub fn run(port: u16, server: Server, drain_ms: u64) -> ExitCode {
         }
     };
     println!("{} {} serves on port {port}", server.name, pod_name());
-    let shared = Arc::new(Shared {
-        server,
-        draining: AtomicBool::new(false),
-        running: AtomicUsize::new(0),
-    });
+    let shared =
+        Arc::new(Shared { server, draining: AtomicBool::new(false), running: AtomicUsize::new(0) });
     let accepting = Arc::clone(&shared);
     std::thread::spawn(move || accept(&listener, &accepting));
     tasks::wait_for_end_signal();
@@ -140,11 +129,8 @@ fn respond(request: &Request, peer: SocketAddr, server: &Server) -> (&'static st
         }
         _ => {}
     }
-    let headers: BTreeMap<&str, &str> = request
-        .headers
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_str()))
-        .collect();
+    let headers: BTreeMap<&str, &str> =
+        request.headers.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let mut body = json!({
         "server": server.name,
         "pod": pod_name(),

@@ -55,10 +55,7 @@ pub fn pause() -> ExitCode {
 /// replicas that stay and a container port 80.
 pub fn hello() -> ExitCode {
     println!("Hello from Podium!");
-    let server = serve::Server {
-        name: "hello-world".to_owned(),
-        model: None,
-    };
+    let server = serve::Server { name: "hello-world".to_owned(), model: None };
     serve::run(80, server, 0)
 }
 
@@ -79,10 +76,8 @@ pub fn python(args: &[String]) -> ExitCode {
 
 /// A real, if small, training: gradient descent on a line through fixed points.
 pub fn train(epochs: u32) -> ExitCode {
-    let points: Vec<(f64, f64)> = (0..100)
-        .map(|i| f64::from(i) / 100.0)
-        .map(|x| (x, 3.0 * x + 2.0))
-        .collect();
+    let points: Vec<(f64, f64)> =
+        (0..100).map(|i| f64::from(i) / 100.0).map(|x| (x, 3.0 * x + 2.0)).collect();
     let (mut slope, mut intercept) = (0.0, 0.0);
     for epoch in 1..=epochs {
         for _ in 0..5 {
@@ -92,10 +87,7 @@ pub fn train(epochs: u32) -> ExitCode {
                 intercept -= 0.01 * error;
             }
         }
-        let loss: f64 = points
-            .iter()
-            .map(|(x, y)| (slope * x + intercept - y).powi(2))
-            .sum();
+        let loss: f64 = points.iter().map(|(x, y)| (slope * x + intercept - y).powi(2)).sum();
         println!("epoch {epoch}/{epochs}: loss {loss:.6}, y = {slope:.3}x + {intercept:.3}");
     }
     println!("training finished");
@@ -105,9 +97,7 @@ pub fn train(epochs: u32) -> ExitCode {
 /// Sleeps; SIGTERM ends it early.
 pub fn sleep(seconds: Option<&String>) -> Result<ExitCode, String> {
     let text = seconds.ok_or("a number of seconds is missing")?;
-    let seconds = text
-        .parse::<u64>()
-        .map_err(|_| format!("{text:?} is no number of seconds"))?;
+    let seconds = text.parse::<u64>().map_err(|_| format!("{text:?} is no number of seconds"))?;
     block_signals();
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(seconds));
