@@ -1,33 +1,28 @@
 //! A cluster on this machine: control plane, nodes and ingress, each program in its own namespace,
 //! all below one work folder. Dropping it takes everything down.
 
-use std::fs;
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+mod control_plane;
+mod node;
+
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::binaries::Binaries;
-use crate::cgroup::Cgroup;
 use crate::down::down;
-use crate::fabric::{CONTROL_ADDRESS, Fabric, node_address};
+use crate::fabric::Fabric;
 use crate::kubectl::Kubectl;
 use crate::machine;
-use crate::netns::Netns;
 use crate::process::{Launch, Process};
 use crate::wait::wait_until;
-use crate::workdir::{Made, Workdir};
+use crate::workdir::Workdir;
 
-/// A loaded machine of two cores is given time.
-const START_LIMIT: Duration = Duration::from_secs(60);
+pub use control_plane::ControlPlane;
+pub use node::{Node, mount_bpf};
+
 const NODE_READY_LIMIT: Duration = Duration::from_secs(60);
 const TEARDOWN_LIMIT: Duration = Duration::from_secs(30);
-const API_PORT: u16 = 6443;
-
-/// Addresses for Services of type LoadBalancer (TEST-NET-1 of RFC 5737).
-pub const LOAD_BALANCER_CIDR: &str = "192.0.2.0/24";
 
 /// Whether a condition of an object is true.
 pub fn is_condition_true(object: &Value, kind: &str) -> bool {
@@ -232,278 +227,4 @@ impl Drop for Cluster {
             eprintln!("cleaning up: {error:#}");
         }
     }
-}
-
-/// `podium server` in a namespace.
-#[derive(Debug)]
-pub struct ControlPlane {
-    /// The server.
-    pub process: Process,
-    /// Its namespace.
-    pub netns: Netns,
-    data_dir: PathBuf,
-}
-
-impl ControlPlane {
-    fn start(workdir: &Workdir, binaries: &Binaries, fabric: &Fabric) -> anyhow::Result<Self> {
-        let netns = fabric.join(workdir, "control", CONTROL_ADDRESS)?;
-        let data_dir = workdir.path().join("control");
-        let process = Self::launch(workdir, binaries, &netns, &data_dir)?;
-        let mut control = Self { process, netns, data_dir };
-        control.wait_ready()?;
-        Ok(control)
-    }
-
-    fn launch(
-        workdir: &Workdir,
-        binaries: &Binaries,
-        netns: &Netns,
-        data_dir: &Path,
-    ) -> anyhow::Result<Process> {
-        let address = CONTROL_ADDRESS.to_string();
-        Launch::new("server", &binaries.find("podium")?)
-            .args(["server", "--bind-address", &address, "--advertise-address", &address])
-            .args(["--service-cidr", "10.96.0.0/16", "--cluster-cidr", "10.244.0.0/16"])
-            // The demo forwards a port of the host's loopback to it.
-            .args(["--tls-san", "127.0.0.1"])
-            .args(["--load-balancer-cidr", LOAD_BALANCER_CIDR, "--data-dir"])
-            .args([data_dir])
-            .inside(Some(netns.name()), None)?
-            .spawn(workdir)
-    }
-
-    /// Starts it again, on the same data, after it was killed or stopped.
-    ///
-    /// # Errors
-    /// When it does not become ready.
-    pub fn restart(&mut self, workdir: &Workdir, binaries: &Binaries) -> anyhow::Result<()> {
-        self.process.stop();
-        self.process = Self::launch(workdir, binaries, &self.netns, &self.data_dir)?;
-        self.wait_ready()
-    }
-
-    fn wait_ready(&mut self) -> anyhow::Result<()> {
-        let url = format!("https://{CONTROL_ADDRESS}:{API_PORT}/readyz");
-        let kubeconfig = self.admin_kubeconfig();
-        let netns = self.netns.name().to_owned();
-        let process = &mut self.process;
-        wait_until("API server ready", START_LIMIT, || {
-            // A server that has ended will not become ready: reported below.
-            if process.ended().is_some() {
-                return Ok(());
-            }
-            let curl = Launch::new("curl", Path::new("curl"))
-                .args(["--silent", "--show-error", "--insecure", "--fail", "--max-time", "2", &url])
-                .inside(Some(&netns), None);
-            let answer = curl.and_then(Launch::output).map_err(|error| format!("{error:#}"))?;
-            if !kubeconfig.is_file() {
-                return Err(format!("{answer}, but no {}", kubeconfig.display()));
-            }
-            Ok(())
-        })
-        .with_context(|| process.log_tail())?;
-        process.check_alive()
-    }
-
-    /// The administrator's kubeconfig.
-    pub fn admin_kubeconfig(&self) -> PathBuf {
-        self.data_dir.join("admin.kubeconfig")
-    }
-
-    /// `binary` as the cluster's administrator, its caches in `home`.
-    pub fn kubectl(&self, binary: &Path, home: &Path) -> Kubectl {
-        Kubectl::new(binary, &self.admin_kubeconfig(), home, self.netns.name())
-    }
-
-    /// Writes the kubeconfig of another user and gives its path.
-    ///
-    /// # Errors
-    /// When `podium kubeconfig` fails, with its words.
-    pub fn kubeconfig_for(
-        &self,
-        workdir: &Workdir,
-        binaries: &Binaries,
-        user: &str,
-        group: &str,
-    ) -> anyhow::Result<PathBuf> {
-        let path = workdir.path().join(format!("{}.kubeconfig", user.replace(':', "-")));
-        let server = format!("https://{CONTROL_ADDRESS}:{API_PORT}");
-        Launch::new("podium kubeconfig", &binaries.find("podium")?)
-            .args(["kubeconfig", "--user", user, "--group", group, "--server", &server])
-            .args([Path::new("--data-dir"), &self.data_dir, Path::new("-o"), &path])
-            .output()?;
-        Ok(path)
-    }
-}
-
-/// A node: a namespace with an agent, its private containerd, and a proxy.
-#[derive(Debug)]
-pub struct Node {
-    /// Name of the Node object.
-    pub name: String,
-    /// Its address on the fabric.
-    pub address: Ipv4Addr,
-    /// Its namespace.
-    pub netns: Netns,
-    /// `podium agent`.
-    pub agent: Process,
-    /// `podium-proxy run`.
-    pub proxy: Process,
-    /// Cgroup for clients on the node itself, below the one the proxy is attached to.
-    pub host_cgroup: Cgroup,
-    cgroup: Cgroup,
-    data_dir: PathBuf,
-    pin_dir: PathBuf,
-    agent_kubeconfig: PathBuf,
-    proxy_kubeconfig: PathBuf,
-}
-
-impl Node {
-    fn start(
-        workdir: &Workdir,
-        binaries: &Binaries,
-        fabric: &Fabric,
-        control: &ControlPlane,
-        number: u8,
-    ) -> anyhow::Result<Self> {
-        let name = format!("node-{number}");
-        let address = node_address(number);
-        let netns = fabric.join(workdir, &name, address)?;
-        let cgroup = Cgroup::create(workdir, &name)?;
-        let host_cgroup = Cgroup::create(workdir, &format!("{name}/host"))?;
-        let data_dir = workdir.path().join(&name);
-        let pin_dir = mount_bpf(&workdir.path().join(format!("{name}-bpf")))?;
-        let kubeconfig = |user: &str, group| control.kubeconfig_for(workdir, binaries, user, group);
-        let agent_kubeconfig = kubeconfig(&format!("system:node:{name}"), "system:nodes")?;
-        let proxy_kubeconfig = kubeconfig("system:kube-proxy", "system:masters")?;
-        workdir.record(&Made::NodeData(data_dir.clone()))?;
-        let launch = NodeLaunch {
-            workdir,
-            binaries,
-            name: &name,
-            address,
-            netns: netns.name(),
-            cgroup: &cgroup,
-            data_dir: &data_dir,
-            pin_dir: &pin_dir,
-        };
-        let proxy = launch.proxy(&proxy_kubeconfig)?;
-        let agent = launch.agent(&agent_kubeconfig)?;
-        Ok(Self {
-            name,
-            address,
-            netns,
-            agent,
-            proxy,
-            host_cgroup,
-            cgroup,
-            data_dir,
-            pin_dir,
-            agent_kubeconfig,
-            proxy_kubeconfig,
-        })
-    }
-
-    fn launch_on<'a>(&'a self, workdir: &'a Workdir, binaries: &'a Binaries) -> NodeLaunch<'a> {
-        NodeLaunch {
-            workdir,
-            binaries,
-            name: &self.name,
-            address: self.address,
-            netns: self.netns.name(),
-            cgroup: &self.cgroup,
-            data_dir: &self.data_dir,
-            pin_dir: &self.pin_dir,
-        }
-    }
-
-    /// Starts the agent again after it was killed.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn restart_agent(&mut self, workdir: &Workdir, binaries: &Binaries) -> anyhow::Result<()> {
-        self.agent.stop();
-        self.agent = self.launch_on(workdir, binaries).agent(&self.agent_kubeconfig)?;
-        Ok(())
-    }
-
-    /// Starts the proxy again after it was killed.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn restart_proxy(&mut self, workdir: &Workdir, binaries: &Binaries) -> anyhow::Result<()> {
-        self.proxy.stop();
-        self.proxy = self.launch_on(workdir, binaries).proxy(&self.proxy_kubeconfig)?;
-        Ok(())
-    }
-
-    /// A client program on the node itself, which the proxy's programs see.
-    ///
-    /// # Errors
-    /// When namespace or cgroup cannot be opened.
-    pub fn client(&self, program: &Path) -> anyhow::Result<Launch> {
-        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Launch::new(&name, program).inside(Some(self.netns.name()), Some(&self.host_cgroup))
-    }
-}
-
-/// What the programs of a node are started with.
-struct NodeLaunch<'a> {
-    workdir: &'a Workdir,
-    binaries: &'a Binaries,
-    name: &'a str,
-    address: Ipv4Addr,
-    netns: &'a str,
-    cgroup: &'a Cgroup,
-    data_dir: &'a Path,
-    pin_dir: &'a Path,
-}
-
-impl NodeLaunch<'_> {
-    fn teardown(&self) -> anyhow::Result<Process> {
-        Launch::new(&format!("{}-teardown", self.name), &self.binaries.find("podium")?)
-            .args(["agent", "--teardown", "--node-name", self.name])
-            .args(["--node-ip", &self.address.to_string()])
-            .args(["--cgroup-root", self.cgroup.path()])
-            .args([Path::new("--data-dir"), self.data_dir])
-            .inside(Some(self.netns), None)?
-            .spawn(self.workdir)
-    }
-
-    fn agent(&self, kubeconfig: &Path) -> anyhow::Result<Process> {
-        Launch::new(&format!("{}-agent", self.name), &self.binaries.find("podium")?)
-            .args(["agent", "--node-name", self.name, "--node-ip", &self.address.to_string()])
-            .args(["--cgroup-root", self.cgroup.path()])
-            .args([Path::new("--kubeconfig"), kubeconfig, Path::new("--data-dir"), self.data_dir])
-            .args([Path::new("--image-archive-dir"), &self.binaries.images_dir()])
-            .inside(Some(self.netns), None)?
-            .spawn(self.workdir)
-    }
-
-    fn proxy(&self, kubeconfig: &Path) -> anyhow::Result<Process> {
-        Launch::new(&format!("{}-proxy", self.name), &self.binaries.find("podium-proxy")?)
-            .args(["run", "--node-name", self.name])
-            .args([Path::new("--kubeconfig"), kubeconfig, Path::new("--cgroup"), self.cgroup.dir()])
-            .args([Path::new("--pin-dir"), self.pin_dir])
-            .inside(Some(self.netns), None)?
-            .spawn(self.workdir)
-    }
-}
-
-/// Mounts a bpf filesystem of our own at `dir`, so that what is pinned goes with the mount; gives a
-/// folder name in it.
-///
-/// # Errors
-/// When it cannot be mounted.
-pub fn mount_bpf(dir: &Path) -> anyhow::Result<PathBuf> {
-    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    nix::mount::mount(
-        Some("bpf"),
-        dir,
-        Some("bpf"),
-        nix::mount::MsFlags::empty(),
-        Some("mode=0700"),
-    )
-    .with_context(|| format!("mount a bpf filesystem at {}", dir.display()))?;
-    Ok(dir.join("podium"))
 }
