@@ -173,7 +173,7 @@ fn workloads() {
             "template": template,
             "selector": {
                 "matchLabels": {"app": "web"},
-                "matchExpressions": [{"key": "tier", "operator": "In", "values": ["y", "x"]}],
+                "matchExpressions": [{"key": "tier", "operator": "In", "values": ["x", "y"]}],
             },
         },
         "status": {"readyReplicas": 2, "updatedReplicas": 1, "availableReplicas": 2},

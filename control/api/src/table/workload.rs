@@ -8,6 +8,7 @@ use super::{
     text,
 };
 use crate::object;
+use crate::selector::LabelSelector;
 
 const CONTAINERS: Column = column("Containers", "Names of each container in the template.").wide();
 const IMAGES: Column = column("Images", "Images of each container in the template.").wide();
@@ -130,28 +131,11 @@ fn template_cells(object: &Value) -> [Value; 3] {
     [json!(joined("/name")), json!(joined("/image")), json!(selector(object))]
 }
 
-/// The selector in its text form, as upstream's `metav1.FormatLabelSelector` prints it.
+/// The selector in its text form.
 fn selector(object: &Value) -> String {
-    let mut terms: Vec<(String, String)> = Vec::new();
-    let equal = object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
-    for (key, value) in equal.into_iter().flatten() {
-        terms.push((key.clone(), format!("{key}={}", value.as_str().unwrap_or_default())));
+    let selector = object.pointer("/spec/selector").and_then(LabelSelector::from_spec);
+    match selector {
+        Some(selector) if !selector.is_empty() => selector.to_string(),
+        _ => NONE.to_owned(),
     }
-    for expression in list(object, "/spec/selector/matchExpressions") {
-        let key = text(expression, "/key");
-        let mut values: Vec<&str> =
-            list(expression, "/values").iter().filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        let values = values.join(",");
-        let term = match text(expression, "/operator") {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.to_owned(),
-        };
-        terms.push((key.to_owned(), term));
-    }
-    terms.sort();
-    let terms: Vec<String> = terms.into_iter().map(|(_, term)| term).collect();
-    if terms.is_empty() { NONE.to_owned() } else { terms.join(",") }
 }
