@@ -1,0 +1,147 @@
+//! What is there before anybody asks: the system namespaces, the Service `kubernetes` and its
+//! endpoints, and the allocators, filled from the Services in the store.
+
+use std::net::IpAddr;
+
+use podium_api::object;
+use podium_api::status::Status;
+use podium_store::{ListOptions, Store as _};
+use serde_json::{Value, json};
+
+use crate::failure;
+use crate::kind::Kind;
+use crate::registry::{Change, Registry, Scope, WriteOptions};
+
+const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
+const SERVICE: &str = "kubernetes";
+
+/// Where the API is to be found.
+pub(crate) struct Endpoint {
+    pub(crate) cluster_ip: IpAddr,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+}
+
+/// Makes what is missing.
+pub(crate) async fn run(registry: &Registry, endpoint: &Endpoint) -> Result<(), Status> {
+    restore(registry).await?;
+    let namespaces = Kind::internal("", "Namespace")?;
+    for name in NAMESPACES {
+        let namespace = json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": { "name": name },
+        });
+        ensure(registry, &namespaces, "", namespace).await?;
+    }
+    let services = Kind::internal("", "Service")?;
+    ensure(registry, &services, "default", service(endpoint)).await?;
+    let endpoints = Kind::internal("", "Endpoints")?;
+    replace(registry, &endpoints, "default", endpoints_object(endpoint)).await?;
+    let slices = Kind::internal("discovery.k8s.io", "EndpointSlice")?;
+    replace(registry, &slices, "default", slice(endpoint)).await
+}
+
+async fn restore(registry: &Registry) -> Result<(), Status> {
+    let services = Kind::internal("", "Service")?;
+    let listing = registry
+        .store
+        .list(&services.prefix(""), ListOptions::default())
+        .await
+        .map_err(failure::of_store)?;
+    for service in &listing.objects {
+        for problem in registry.allocators.restore(&service.value) {
+            tracing::warn!(key = service.key, problem, "Service");
+        }
+    }
+    Ok(())
+}
+
+async fn ensure(
+    registry: &Registry,
+    kind: &Kind,
+    namespace: &str,
+    wanted: Value,
+) -> Result<(), Status> {
+    match registry.create(kind, namespace, wanted, WriteOptions::default()).await {
+        Err(status) if status.reason != "AlreadyExists" => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// Like [`ensure`], and brings an older object up to date: the address may have changed.
+async fn replace(
+    registry: &Registry,
+    kind: &Kind,
+    namespace: &str,
+    wanted: Value,
+) -> Result<(), Status> {
+    let name = object::name(&wanted).to_owned();
+    if registry.find(kind, namespace, &name).await?.is_none() {
+        return ensure(registry, kind, namespace, wanted).await;
+    }
+    let target = Change { kind, namespace, name: &name, scope: Scope::Main };
+    let change = |current: &Value| {
+        let mut new = current.clone();
+        for field in ["subsets", "endpoints", "ports"] {
+            if let Some(value) = wanted.get(field) {
+                new[field] = value.clone();
+            }
+        }
+        Ok(new)
+    };
+    registry.update(target, WriteOptions::default(), change).await.map(drop)
+}
+
+fn labels() -> Value {
+    json!({ "component": "apiserver", "provider": "kubernetes" })
+}
+
+fn service(endpoint: &Endpoint) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": SERVICE, "labels": labels() },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": endpoint.cluster_ip.to_string(),
+            "clusterIPs": [endpoint.cluster_ip.to_string()],
+            "ports": [
+                { "name": "https", "port": 443, "protocol": "TCP", "targetPort": endpoint.port },
+            ],
+        },
+    })
+}
+
+fn endpoints_object(endpoint: &Endpoint) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {
+            "name": SERVICE,
+            "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" },
+        },
+        "subsets": [{
+            "addresses": [{ "ip": endpoint.address.to_string() }],
+            "ports": [{ "name": "https", "port": endpoint.port, "protocol": "TCP" }],
+        }],
+    })
+}
+
+fn slice(endpoint: &Endpoint) -> Value {
+    let family = if endpoint.address.is_ipv4() { "IPv4" } else { "IPv6" };
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": SERVICE,
+            "labels": { "kubernetes.io/service-name": SERVICE },
+        },
+        "addressType": family,
+        "endpoints": [{
+            "addresses": [endpoint.address.to_string()],
+            "conditions": { "ready": true },
+        }],
+        "ports": [{ "name": "https", "port": endpoint.port, "protocol": "TCP" }],
+    })
+}

@@ -1,0 +1,119 @@
+//! Creating objects.
+
+use jiff::Timestamp;
+use podium_api::status::Status;
+use podium_api::{defaulting, object, strategy, validation};
+use podium_store::Error;
+use serde_json::Value;
+
+use crate::admission;
+use crate::failure;
+use crate::kind::Kind;
+use crate::registry::{Registry, WriteOptions, metadata};
+
+/// So often is a new generated name tried before giving up.
+const NAME_TRIES: usize = 8;
+
+impl Registry {
+    /// Creates an object sent in storage form; returns it as stored.
+    pub(crate) async fn create(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        mut new: Value,
+        options: WriteOptions,
+    ) -> Result<Value, Status> {
+        self.check_namespace(kind, namespace, &new).await?;
+        if !object::resource_version(&new).is_empty() {
+            let message = "resourceVersion should not be set on objects to be created";
+            return Err(Status::bad_request(message));
+        }
+        metadata::create(&mut new, kind.stored.namespaced, namespace, Timestamp::now());
+        defaulting::apply(kind.stored, &mut new);
+        admission::create(kind.stored, &mut new);
+        let prefix = object::generate_name(&new).to_owned();
+        let generated = object::name(&new).is_empty() && !prefix.is_empty();
+        let mut tries = if generated { NAME_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            if generated {
+                let name = object::generated_name(&prefix, &mut rand::rng());
+                object::set(&mut new, "name", name);
+            }
+            match self.store_new(kind, namespace, new.clone(), options).await {
+                Err(status) if status.reason == "AlreadyExists" && tries > 0 => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn store_new(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        mut new: Value,
+        options: WriteOptions,
+    ) -> Result<Value, Status> {
+        let name = object::name(&new).to_owned();
+        strategy::prepare_create(kind.stored, &mut new);
+        // A Service is refused for its addresses only if it may exist at all.
+        if self.find(kind, namespace, &name).await?.is_some() && !name.is_empty() {
+            return Err(Status::already_exists(kind.served, &name));
+        }
+        let claim = match kind.stored.kind {
+            "Service" => Some(
+                self.allocators
+                    .create(&mut new)
+                    .map_err(|errors| Status::invalid(kind.served, &name, &errors))?,
+            ),
+            _ => None,
+        };
+        let errors = validation::create(kind.stored, &new);
+        if !errors.is_empty() {
+            return Err(Status::invalid(kind.served, &name, &errors));
+        }
+        if options.dry_run {
+            return Ok(new);
+        }
+        match self.store.create(&kind.key(namespace, &name), new).await {
+            Ok(stored) => {
+                if let Some(claim) = claim {
+                    claim.keep();
+                }
+                Ok(stored.value.clone())
+            }
+            Err(error @ Error::Exists { .. }) => {
+                Err(failure::of_object(kind.served, &name, error))
+            }
+            Err(error) => Err(failure::of_store(error)),
+        }
+    }
+
+    /// Nothing is created in a Namespace that is missing or on its way out.
+    async fn check_namespace(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        new: &Value,
+    ) -> Result<(), Status> {
+        if !kind.stored.namespaced {
+            return Ok(());
+        }
+        let claimed = object::namespace(new);
+        if !claimed.is_empty() && claimed != namespace {
+            let message = "the namespace of the provided object does not match the namespace sent \
+                           on the request";
+            return Err(Status::bad_request(message));
+        }
+        let namespaces = Kind::internal("", "Namespace")?;
+        let found = self.get(&namespaces, "", namespace).await?;
+        if object::is_terminating(&found.value) {
+            return Err(admission::namespace_terminating(
+                kind.served,
+                object::name(new),
+                namespace,
+            ));
+        }
+        Ok(())
+    }
+}
