@@ -17,22 +17,13 @@ fn main() -> Result<()> {
         PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?);
     let programs = manifest_dir.with_file_name("proxy-ebpf");
     println!("cargo::rerun-if-changed={}", programs.join("src").display());
-    println!(
-        "cargo::rerun-if-changed={}",
-        programs.join("Cargo.toml").display()
-    );
+    println!("cargo::rerun-if-changed={}", programs.join("Cargo.toml").display());
 
     let target_dir = out_dir.join("programs");
     let mut cargo = Command::new(env::var_os("CARGO").context("CARGO is not set")?);
     cargo
         .args(["build", "--release", "--package", PACKAGE, "--bin", "lb"])
-        .args([
-            "-Z",
-            "build-std=core",
-            "--target",
-            TARGET,
-            "--manifest-path",
-        ])
+        .args(["-Z", "build-std=core", "--target", TARGET, "--manifest-path"])
         .arg(programs.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(&target_dir)
@@ -53,9 +44,7 @@ fn main() -> Result<()> {
             cargo.env_remove(&name);
         }
     }
-    let output = cargo
-        .output()
-        .with_context(|| format!("cannot run {cargo:?}"))?;
+    let output = cargo.output().with_context(|| format!("cannot run {cargo:?}"))?;
     if !output.status.success() {
         bail!(
             "the kernel programs do not build ({}); `cargo xtask setup` installs rust-src and \

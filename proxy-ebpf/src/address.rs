@@ -27,11 +27,7 @@ impl AddressPort {
     /// From bytes in network order, the address in its mapped form.
     #[inline(always)]
     pub const fn new(ip: [u8; 16], port: [u8; 2]) -> Self {
-        Self {
-            ip,
-            port,
-            zero: [0; 6],
-        }
+        Self { ip, port, zero: [0; 6] }
     }
 
     /// The address and the port as numbers whose order is that of the bytes. Compares without

@@ -46,23 +46,13 @@ impl ServiceKey {
     /// The key of a service address and port.
     #[inline(always)]
     pub const fn new(at: &AddressPort, protocol: Protocol) -> Self {
-        Self {
-            ip: at.ip,
-            port: at.port,
-            protocol: protocol as u8,
-            zero: 0,
-        }
+        Self { ip: at.ip, port: at.port, protocol: protocol as u8, zero: 0 }
     }
 
     /// The key that marks `ip` as a ClusterIP: its unknown ports refuse instead of leaving the node.
     #[inline(always)]
     pub const fn whole_address(ip: [u8; 16]) -> Self {
-        Self {
-            ip,
-            port: [0; 2],
-            protocol: ANY_PROTOCOL,
-            zero: 0,
-        }
+        Self { ip, port: [0; 2], protocol: ANY_PROTOCOL, zero: 0 }
     }
 
     /// Whether this is the key of a ClusterIP as a whole.
@@ -151,9 +141,7 @@ impl ServiceEntry {
         while index < words.len() {
             // Odd multiplier (2^32 over the golden ratio): each word reaches the high bits, the
             // rotation brings them back down.
-            sum = (sum ^ words[index])
-                .wrapping_mul(0x9e37_79b1)
-                .rotate_left(13);
+            sum = (sum ^ words[index]).wrapping_mul(0x9e37_79b1).rotate_left(13);
             index += 1;
         }
         sum

@@ -96,19 +96,11 @@ pub enum Error {
 
 impl Error {
     fn map(action: &'static str, map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
-        move |source| Self::Map {
-            action,
-            map,
-            source,
-        }
+        move |source| Self::Map { action, map, source }
     }
 
     fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 }

@@ -47,10 +47,7 @@ pub struct Index {
 impl Index {
     /// An empty index. Without a node name no endpoint counts as local.
     pub fn new(node_name: Option<String>) -> Self {
-        Self {
-            node_name,
-            ..Self::default()
-        }
+        Self { node_name, ..Self::default() }
     }
 
     /// Takes in one change; [`Index::desired`] draws the conclusions.
@@ -70,9 +67,9 @@ impl Index {
             Change::Endpoints(name, endpoints) => {
                 let node = self.node_name.as_deref();
                 match endpoints {
-                    Some(object) => self
-                        .endpoints
-                        .insert(name.clone(), Slice::from_endpoints(&object, node)),
+                    Some(object) => {
+                        self.endpoints.insert(name.clone(), Slice::from_endpoints(&object, node))
+                    }
                     None => self.endpoints.remove(&name),
                 };
                 self.changed.insert(name);
@@ -85,10 +82,7 @@ impl Index {
             Some(slice) => {
                 let service = slice.service.clone();
                 let old = self.slices.insert(name.clone(), slice);
-                self.slices_of
-                    .entry(service.clone())
-                    .or_default()
-                    .insert(name.clone());
+                self.slices_of.entry(service.clone()).or_default().insert(name.clone());
                 self.changed.insert(service.clone());
                 old.filter(|old| old.service != service)
             }
@@ -141,15 +135,11 @@ impl Index {
         let mut owners: HashMap<(AddressPort, Protocol), &PortName> = HashMap::new();
         for (_, translated) in by_age {
             problems.extend(translated.problems.iter().cloned());
-            desired
-                .cluster_ips
-                .extend(translated.cluster_ips.iter().copied());
+            desired.cluster_ips.extend(translated.cluster_ips.iter().copied());
             for port in &translated.ports {
                 let mut lost = Vec::new();
                 for address in port.addresses.keys() {
-                    let owner = owners
-                        .entry((*address, port.name.protocol))
-                        .or_insert(&port.name);
+                    let owner = owners.entry((*address, port.name.protocol)).or_insert(&port.name);
                     if **owner != port.name {
                         lost.push(*address);
                         problems.push(Problem {
@@ -163,19 +153,11 @@ impl Index {
                         });
                     }
                 }
-                let port = if lost.is_empty() {
-                    Arc::clone(port)
-                } else {
-                    without(port, &lost)
-                };
+                let port = if lost.is_empty() { Arc::clone(port) } else { without(port, &lost) };
                 desired.ports.insert(port.name.clone(), port);
             }
         }
-        problems.extend(
-            self.slices
-                .values()
-                .flat_map(|slice| slice.problems.iter().cloned()),
-        );
+        problems.extend(self.slices.values().flat_map(|slice| slice.problems.iter().cloned()));
         (desired, problems)
     }
 }

@@ -1,6 +1,7 @@
 //! `podium-proxy`: command line and wiring only.
 
 use std::{
+    io::IsTerminal as _,
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -110,6 +111,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
         )
@@ -125,11 +127,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("podium-proxy: {error:#}");
             let lacking = error.downcast_ref::<preflight::Lack>().is_some();
-            if lacking {
-                ExitCode::from(EXIT_USAGE)
-            } else {
-                ExitCode::FAILURE
-            }
+            if lacking { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -145,10 +143,7 @@ fn run(args: &RunArgs) -> Result<()> {
             .to_string_lossy()
             .to_lowercase(),
     };
-    let limits = Limits {
-        services: args.max_services,
-        endpoints: args.max_endpoints,
-    };
+    let limits = Limits { services: args.max_services, endpoints: args.max_endpoints };
     let (programs, datapath) = kernel::load(&PinDir::new(&args.pins.pin_dir), limits)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -170,14 +165,7 @@ fn run(args: &RunArgs) -> Result<()> {
             .with_context(|| format!("cannot serve metrics on {}", args.metrics_bind_address))?;
         let source = open_source(args, &node_name).await?;
         let index = Index::new(Some(node_name));
-        let reconciler = Reconciler {
-            index,
-            datapath,
-            programs,
-            cgroup,
-            health,
-            metrics,
-        };
+        let reconciler = Reconciler { index, datapath, programs, cgroup, health, metrics };
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         tokio::select! {
             result = reconciler.run(source) => result.context("cannot balance services"),
@@ -187,10 +175,7 @@ fn run(args: &RunArgs) -> Result<()> {
     })
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "one of the ways `run` ends, all of one type"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "one of the ways `run` ends, all of one type")]
 fn stopped() -> Result<()> {
     info!("stopped; services stay balanced as they are (`podium-proxy cleanup` removes that)");
     Ok(())

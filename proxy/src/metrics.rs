@@ -140,17 +140,12 @@ impl Metrics {
             Box::new(self.map_size.clone()),
             Box::new(self.hits.clone()),
         ];
-        all.into_iter()
-            .try_for_each(|collector| self.registry.register(collector))
+        all.into_iter().try_for_each(|collector| self.registry.register(collector))
     }
 
     /// Where the counts of services are read when somebody asks for the metrics.
     pub fn count_from(&self, datapath: Arc<Mutex<dyn Datapath + Send>>) {
-        *self
-            .hits
-            .datapath
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(datapath);
+        *self.hits.datapath.lock().unwrap_or_else(PoisonError::into_inner) = Some(datapath);
     }
 
     /// What a pass led to.
@@ -163,18 +158,13 @@ impl Metrics {
         let lacking = (held.ports.values())
             .filter(|port| {
                 let content = &port.content;
-                content
-                    .addresses
-                    .values()
-                    .any(|reach| *reach == crate::model::Reach::Node)
+                content.addresses.values().any(|reach| *reach == crate::model::Reach::Node)
                     && content.local.is_empty()
                     && !content.endpoints.is_empty()
             })
             .count();
         let lacking = i64::try_from(lacking).unwrap_or(i64::MAX);
-        self.no_local_endpoints
-            .with_label_values(&["internal"])
-            .set(lacking);
+        self.no_local_endpoints.with_label_values(&["internal"]).set(lacking);
         let services = u32::try_from(held.entries.len()).unwrap_or(u32::MAX);
         for (map, used, size) in [
             ("services", services, held.limits.services),
@@ -249,24 +239,13 @@ impl Collector for ServiceHits {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let names = self
-            .names
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let ids: Vec<u32> = names.keys().copied().collect();
-        let datapath = self
-            .datapath
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(datapath) = datapath else {
             return Vec::new();
         };
-        let hits = datapath
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .hits(&ids);
+        let hits = datapath.lock().unwrap_or_else(PoisonError::into_inner).hits(&ids);
         self.vector.reset();
         for (id, count) in hits.unwrap_or_default() {
             let Some(labels) = names.get(&id) else {

@@ -63,10 +63,7 @@ impl PortName {
     /// From the `names` map; `None` if that is not something [`PortName::to_abi`] wrote.
     pub fn from_abi(from: &ServiceName) -> Option<Self> {
         Some(Self {
-            service: ObjectName {
-                namespace: text(&from.namespace)?,
-                name: text(&from.name)?,
-            },
+            service: ObjectName { namespace: text(&from.namespace)?, name: text(&from.name)? },
             port: text(&from.port)?,
             protocol: protocol_from_number(from.protocol)?,
             family: match from.family {

@@ -95,10 +95,7 @@ pub fn plan(held: &mut Held, desired: &Desired) -> Plan {
     planner.mark_cluster_ips(desired);
     planner.drop_ports(desired, true);
     let retired = std::mem::take(&mut planner.retired);
-    for span in retired
-        .into_iter()
-        .chain(std::mem::take(&mut planner.held.leftover))
-    {
+    for span in retired.into_iter().chain(std::mem::take(&mut planner.held.leftover)) {
         planner.held.spans.rest(span);
     }
     planner.plan
@@ -115,13 +112,7 @@ fn wanted_keys(desired: &Desired) -> HashMap<ServiceKey, &PortName> {
 
 /// The entry that marks a ClusterIP as one.
 pub fn whole_address_entry(key: &ServiceKey) -> ServiceEntry {
-    sealed(
-        key,
-        ServiceEntry {
-            flags: flags::WHOLE_ADDRESS,
-            ..ServiceEntry::default()
-        },
-    )
+    sealed(key, ServiceEntry { flags: flags::WHOLE_ADDRESS, ..ServiceEntry::default() })
 }
 
 fn sealed(key: &ServiceKey, mut entry: ServiceEntry) -> ServiceEntry {
@@ -205,10 +196,7 @@ impl Planner<'_> {
     fn is_in_place(&self, id: u32, port: &ServicePort) -> bool {
         port.addresses.keys().all(|address| {
             let key = ServiceKey::new(address, port.name.protocol);
-            self.held
-                .entries
-                .get(&key)
-                .is_some_and(|entry| entry.id == id)
+            self.held.entries.get(&key).is_some_and(|entry| entry.id == id)
         })
     }
 
@@ -220,12 +208,7 @@ impl Planner<'_> {
         old: Option<&HeldPort>,
     ) -> Result<HeldPort, &'static str> {
         let new_keys = (port.addresses.keys())
-            .filter(|at| {
-                !self
-                    .held
-                    .entries
-                    .contains_key(&ServiceKey::new(at, name.protocol))
-            })
+            .filter(|at| !self.held.entries.contains_key(&ServiceKey::new(at, name.protocol)))
             .count();
         if self.held.entries.len() + new_keys > self.held.limits.services as usize {
             return Err("the services map is full: raise --max-services; its old state stays");
@@ -259,12 +242,7 @@ impl Planner<'_> {
                 }
             },
         };
-        Ok(HeldPort {
-            id,
-            endpoints,
-            local,
-            content: Arc::clone(port),
-        })
+        Ok(HeldPort { id, endpoints, local, content: Arc::clone(port) })
     }
 
     /// Points every address of the port at what was prepared.
@@ -322,10 +300,7 @@ impl Planner<'_> {
                 self.held.spans.allocate(len)?
             }
         };
-        self.push(Op::WriteEndpoints {
-            start: span.start,
-            endpoints: endpoints.to_vec(),
-        });
+        self.push(Op::WriteEndpoints { start: span.start, endpoints: endpoints.to_vec() });
         Some(span)
     }
 
@@ -377,8 +352,5 @@ impl Planner<'_> {
 
 /// The lists of a port by its name, for a summary of what is held.
 pub fn port_names(held: &Held) -> BTreeMap<u32, &PortName> {
-    held.ports
-        .iter()
-        .map(|(name, port)| (port.id, name))
-        .collect()
+    held.ports.iter().map(|(name, port)| (port.id, name)).collect()
 }

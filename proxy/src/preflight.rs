@@ -79,10 +79,7 @@ pub fn check_kernel() -> Result<(), Lack> {
         return Err(Lack::Root);
     }
     let found = fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_err(|source| Lack::Io {
-            action: "read the kernel's release".to_owned(),
-            source,
-        })?
+        .map_err(|source| Lack::Io { action: "read the kernel's release".to_owned(), source })?
         .trim()
         .to_owned();
     if version(&found).is_none_or(|version| version < KERNEL_MIN) {
@@ -95,9 +92,7 @@ pub fn check_kernel() -> Result<(), Lack> {
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
@@ -109,15 +104,11 @@ pub fn cgroup(given: Option<&Path>) -> Result<PathBuf, Lack> {
     if let Some(path) = given {
         return match statfs(path) {
             Ok(stat) if stat.filesystem_type() == CGROUP2_SUPER_MAGIC => Ok(path.to_owned()),
-            _ => Err(Lack::NotACgroup {
-                path: path.to_owned(),
-            }),
+            _ => Err(Lack::NotACgroup { path: path.to_owned() }),
         };
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|source| Lack::Io {
-        action: "read the mount table".to_owned(),
-        source,
-    })?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|source| Lack::Io { action: "read the mount table".to_owned(), source })?;
     cgroup_root(&mounts)
 }
 
@@ -138,19 +129,13 @@ fn cgroup_root(mountinfo: &str) -> Result<PathBuf, Lack> {
         }
     }
     match roots.as_slice() {
-        [] => Err(Lack::Cgroup {
-            found: "there is no cgroup v2 mount",
-        }),
+        [] => Err(Lack::Cgroup { found: "there is no cgroup v2 mount" }),
         [("/", at)] => Ok(PathBuf::from(at)),
-        [_] => Err(Lack::Cgroup {
-            found: "only a part of the cgroup v2 tree is mounted",
-        }),
+        [_] => Err(Lack::Cgroup { found: "only a part of the cgroup v2 tree is mounted" }),
         [("/", at), rest @ ..] if rest.iter().all(|(root, _)| *root == "/") => {
             Ok(PathBuf::from(at))
         }
-        _ => Err(Lack::Cgroup {
-            found: "there are several cgroup v2 mounts",
-        }),
+        _ => Err(Lack::Cgroup { found: "there are several cgroup v2 mounts" }),
     }
 }
 
@@ -163,22 +148,12 @@ pub fn pin_dir(path: &Path) -> Result<(), Lack> {
         return Ok(());
     }
     if path.starts_with(BPFFS) {
-        mount(
-            Some("bpf"),
-            BPFFS,
-            Some("bpf"),
-            MsFlags::empty(),
-            Some("mode=0700"),
-        )
-        .map_err(|error| Lack::Io {
-            action: format!("mount bpffs at {BPFFS}"),
-            source: error.into(),
-        })?;
+        mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(
+            |error| Lack::Io { action: format!("mount bpffs at {BPFFS}"), source: error.into() },
+        )?;
         return Ok(());
     }
-    Err(Lack::NotOnBpffs {
-        path: path.to_owned(),
-    })
+    Err(Lack::NotOnBpffs { path: path.to_owned() })
 }
 
 fn on_bpffs(path: &Path) -> bool {
@@ -205,17 +180,7 @@ mod tests {
         let part = "31 23 0:26 /docker/a /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
         let root = cgroup_root(&format!("{v1}{unified}")).unwrap();
         assert_eq!(root, Path::new("/sys/fs/cgroup/unified"));
-        assert!(
-            cgroup_root(v1)
-                .unwrap_err()
-                .to_string()
-                .starts_with("there is no cgroup v2")
-        );
-        assert!(
-            cgroup_root(part)
-                .unwrap_err()
-                .to_string()
-                .contains("--cgroup DIR")
-        );
+        assert!(cgroup_root(v1).unwrap_err().to_string().starts_with("there is no cgroup v2"));
+        assert!(cgroup_root(part).unwrap_err().to_string().contains("--cgroup DIR"));
     }
 }

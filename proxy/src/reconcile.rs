@@ -119,10 +119,7 @@ impl State {
                 Ok(()) => self.dirty = false,
                 Err(error) if !self.attached => return Err(error),
                 Err(error) => {
-                    error!(
-                        "cannot bring the kernel up to date, trying again: {}",
-                        chain(&error)
-                    );
+                    error!("cannot bring the kernel up to date, trying again: {}", chain(&error));
                     self.held = None;
                     next_pass = time::Instant::now() + RETRY;
                 }
@@ -160,8 +157,7 @@ impl State {
                 metrics.endpoint_changes_pending.inc();
                 // Before the first pass these are old news, which would only distort the figure.
                 if self.attached {
-                    self.triggers
-                        .extend(slice.as_deref().and_then(trigger_time));
+                    self.triggers.extend(slice.as_deref().and_then(trigger_time));
                 }
             }
             Change::Endpoints(..) => {
@@ -196,10 +192,7 @@ impl State {
         let now = jiff::Timestamp::now();
         for trigger in self.triggers.drain(..) {
             let waited = now.duration_since(trigger).as_secs_f64();
-            reconciler
-                .metrics
-                .network_programming_duration
-                .observe(waited.max(0.0));
+            reconciler.metrics.network_programming_duration.observe(waited.max(0.0));
         }
         tracing::debug!(ops, took = ?started.elapsed(), "kernel up to date");
         self.held = Some(held);
@@ -211,10 +204,7 @@ impl State {
     fn attach(&mut self, held: &Held) -> Result<(), Error> {
         let done = self.reconciler.programs.attach(&self.reconciler.cgroup)?;
         self.attached = true;
-        let taken_over = done
-            .iter()
-            .filter(|(_, how)| *how == Attached::InPlace)
-            .count();
+        let taken_over = done.iter().filter(|(_, how)| *how == Attached::InPlace).count();
         info!(
             cgroup = %self.reconciler.cgroup.display(),
             service_ports = held.ports.len(),
@@ -241,13 +231,7 @@ impl State {
 }
 
 fn trigger_time(slice: &EndpointSlice) -> Option<jiff::Timestamp> {
-    slice
-        .metadata
-        .annotations
-        .as_ref()?
-        .get(TRIGGER_TIME)?
-        .parse()
-        .ok()
+    slice.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?.parse().ok()
 }
 
 fn lock(datapath: &Mutex<KernelDatapath>) -> std::sync::MutexGuard<'_, KernelDatapath> {

@@ -73,9 +73,7 @@ impl Health {
 
     fn answer(&self, for_balancers: bool) -> (StatusCode, Body) {
         self.with(|state| {
-            let stuck = state
-                .oldest_pending
-                .is_some_and(|since| since.elapsed() > STUCK_AFTER);
+            let stuck = state.oldest_pending.is_some_and(|since| since.elapsed() > STUCK_AFTER);
             // A process that still waits for its first objects lives, but serves nothing yet.
             let healthy = if for_balancers {
                 state.attached && !stuck && !state.node_not_eligible
@@ -84,20 +82,11 @@ impl Health {
             };
             let now = Timestamp::now();
             let body = Body {
-                last_updated: state
-                    .last_updated
-                    .map_or(String::new(), |at| at.to_string()),
+                last_updated: state.last_updated.map_or(String::new(), |at| at.to_string()),
                 current_time: now.to_string(),
                 node_eligible: for_balancers.then_some(!state.node_not_eligible),
             };
-            (
-                if healthy {
-                    StatusCode::OK
-                } else {
-                    StatusCode::SERVICE_UNAVAILABLE
-                },
-                body,
-            )
+            (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
         })
     }
 }
@@ -127,21 +116,13 @@ pub fn metrics_routes(health: Health, metrics: Metrics) -> Router {
 
 async fn healthz(State(shared): State<Shared>) -> Response {
     let (code, body) = shared.health.answer(true);
-    shared
-        .metrics
-        .healthz_total
-        .with_label_values(&[code.as_str()])
-        .inc();
+    shared.metrics.healthz_total.with_label_values(&[code.as_str()]).inc();
     (code, Json(body)).into_response()
 }
 
 async fn livez(State(shared): State<Shared>) -> Response {
     let (code, body) = shared.health.answer(false);
-    shared
-        .metrics
-        .livez_total
-        .with_label_values(&[code.as_str()])
-        .inc();
+    shared.metrics.livez_total.with_label_values(&[code.as_str()]).inc();
     (code, Json(body)).into_response()
 }
 

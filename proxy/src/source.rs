@@ -45,10 +45,7 @@ fn channel() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
 /// The name of an object; `default` is the namespace of one that has none, as for kubectl.
 fn object_name(metadata: &ObjectMeta) -> ObjectName {
     ObjectName {
-        namespace: metadata
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned()),
+        namespace: metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
         name: metadata.name.clone().unwrap_or_default(),
     }
 }

@@ -80,10 +80,7 @@ pub fn read(pins: &PinDir) -> Result<Status, Error> {
     let services = (held.ports.iter())
         .map(|(name, port)| {
             let content = &port.content;
-            let only_local = content
-                .addresses
-                .values()
-                .any(|reach| *reach == Reach::Node);
+            let only_local = content.addresses.values().any(|reach| *reach == Reach::Node);
             ServiceStatus {
                 namespace: name.service.namespace.clone(),
                 name: name.service.name.clone(),
@@ -98,11 +95,7 @@ pub fn read(pins: &PinDir) -> Result<Status, Error> {
         })
         .collect();
     let programs = (links::attached(&pins.links()).into_iter())
-        .map(|(hook, program_id, attached)| ProgramStatus {
-            hook: hook.name,
-            program_id,
-            attached,
-        })
+        .map(|(hook, program_id, attached)| ProgramStatus { hook: hook.name, program_id, attached })
         .collect();
     Ok(Status {
         programs,
@@ -116,11 +109,7 @@ pub fn read(pins: &PinDir) -> Result<Status, Error> {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let attached = self
-            .programs
-            .iter()
-            .filter(|program| program.attached)
-            .count();
+        let attached = self.programs.iter().filter(|program| program.attached).count();
         writeln!(
             f,
             "programs: {attached} of {} attached; services map {}/{}; endpoints {}/{}",
@@ -131,15 +120,7 @@ impl fmt::Display for Status {
             self.endpoints_max
         )?;
         let mut rows = vec![
-            [
-                "SERVICE",
-                "PORT",
-                "ADDRESSES",
-                "AFFINITY",
-                "HITS",
-                "ENDPOINTS",
-            ]
-            .map(str::to_owned),
+            ["SERVICE", "PORT", "ADDRESSES", "AFFINITY", "HITS", "ENDPOINTS"].map(str::to_owned),
         ];
         for service in &self.services {
             let affinity = match service.affinity_seconds {
@@ -155,9 +136,7 @@ impl fmt::Display for Status {
             }
             rows.push([
                 format!("{}/{}", service.namespace, service.name),
-                format!("{}/{}", service.port, service.protocol)
-                    .trim_start_matches('/')
-                    .to_owned(),
+                format!("{}/{}", service.port, service.protocol).trim_start_matches('/').to_owned(),
                 service.addresses.join(","),
                 affinity,
                 service.hits.to_string(),

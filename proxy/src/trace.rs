@@ -34,9 +34,7 @@ impl FromStr for Target {
             Some((at, "udp")) => (at, Protocol::Udp),
             Some((_, other)) => return Err(format!("protocol {other:?} is neither tcp nor udp")),
         };
-        let at = at
-            .parse()
-            .map_err(|_| format!("{at:?} is no ADDRESS:PORT"))?;
+        let at = at.parse().map_err(|_| format!("{at:?} is no ADDRESS:PORT"))?;
         Ok(Self { at, protocol })
     }
 }
@@ -51,12 +49,7 @@ pub struct Trace {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} {}",
-            protocol_text(self.target.protocol),
-            self.target.at
-        )?;
+        writeln!(f, "{} {}", protocol_text(self.target.protocol), self.target.at)?;
         for step in &self.steps {
             writeln!(f, "  {step}")?;
         }
@@ -79,23 +72,15 @@ pub fn trace(snapshot: &Snapshot, held: &Held, target: Target) -> Trace {
             steps.push("the address is no ClusterIP".to_owned());
             "untouched: the connection goes to this very address"
         };
-        return Trace {
-            target,
-            steps,
-            outcome: outcome.to_owned(),
-        };
+        return Trace { target, steps, outcome: outcome.to_owned() };
     };
     let names = port_names(held);
-    let name = names
-        .get(&entry.id)
-        .map_or("unknown".to_owned(), ToString::to_string);
+    let name = names.get(&entry.id).map_or("unknown".to_owned(), ToString::to_string);
     steps.push(format!("service {name} (id {})", entry.id));
     steps.push(format!("endpoints: {}", listed(snapshot, entry.endpoints)));
     if entry.flags & flags::LOCAL_ONLY != 0 {
         let local = listed(snapshot, entry.local);
-        steps.push(format!(
-            "internalTrafficPolicy Local; of this node: {local}"
-        ));
+        steps.push(format!("internalTrafficPolicy Local; of this node: {local}"));
     }
     match entry.affinity_secs {
         0 if target.protocol == Protocol::Udp => steps.push(
@@ -115,29 +100,17 @@ pub fn trace(snapshot: &Snapshot, held: &Held, target: Target) -> Trace {
         }
         Ok(span) => match snapshot.spans.get(&span).map(Vec::as_slice) {
             Some([only]) => format!("goes to {}", only.socket_addr()),
-            _ => format!(
-                "goes to one of these {} at random, all equally likely",
-                span.len
-            ),
+            _ => format!("goes to one of these {} at random, all equally likely", span.len),
         },
     };
-    Trace {
-        target,
-        steps,
-        outcome,
-    }
+    Trace { target, steps, outcome }
 }
 
 fn listed(snapshot: &Snapshot, span: Span) -> String {
     let elements = snapshot.spans.get(&span).map_or(&[][..], Vec::as_slice);
     let mut text = String::new();
     for element in elements {
-        let _ = write!(
-            text,
-            "{}{}",
-            if text.is_empty() { "" } else { " " },
-            element.socket_addr()
-        );
+        let _ = write!(text, "{}{}", if text.is_empty() { "" } else { " " }, element.socket_addr());
     }
     if text.is_empty() {
         return "none".to_owned();

@@ -50,10 +50,7 @@ impl Endpoints {
     /// Stores elements from `start` on; `false`, and nothing stored, if they do not fit.
     pub fn write(&mut self, start: u32, elements: &[AddressPort]) -> bool {
         let start = start as usize;
-        if start
-            .checked_add(elements.len())
-            .is_none_or(|end| end > self.len as usize)
-        {
+        if start.checked_add(elements.len()).is_none_or(|end| end > self.len as usize) {
             return false;
         }
         for (offset, element) in elements.iter().enumerate() {

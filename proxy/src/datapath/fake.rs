@@ -53,20 +53,10 @@ impl FakeDatapath {
     pub fn connect(&self, to: AddressPort, protocol: Protocol) -> Answer {
         let key = ServiceKey::new(&to, protocol);
         let Some(entry) = self.services.get(&key) else {
-            let whole = self
-                .services
-                .contains_key(&ServiceKey::whole_address(to.ip));
-            return if whole {
-                Answer::UnknownPort
-            } else {
-                Answer::Untouched
-            };
+            let whole = self.services.contains_key(&ServiceKey::whole_address(to.ip));
+            return if whole { Answer::UnknownPort } else { Answer::Untouched };
         };
-        assert_eq!(
-            entry.sealed,
-            entry.seal(&key),
-            "entry of {key:?} is not sealed"
-        );
+        assert_eq!(entry.sealed, entry.seal(&key), "entry of {key:?} is not sealed");
         match entry.candidates() {
             Ok(span) => Answer::OneOf(self.read(span)),
             Err(none) => Answer::None(none),
@@ -76,32 +66,19 @@ impl FakeDatapath {
     fn read(&self, span: Span) -> Vec<AddressPort> {
         let start = span.start as usize;
         let elements = &self.endpoints[start..start + span.len as usize];
-        elements
-            .iter()
-            .map(|element| element.expect("a span that was never written"))
-            .collect()
+        elements.iter().map(|element| element.expect("a span that was never written")).collect()
     }
 
     fn write(&mut self, start: u32, endpoints: &[AddressPort]) {
         let end = start as usize + endpoints.len();
-        let live = self
-            .services
-            .values()
-            .flat_map(|entry| [entry.endpoints, entry.local]);
+        let live = self.services.values().flat_map(|entry| [entry.endpoints, entry.local]);
         for span in live.chain(self.exposed.iter().copied()) {
             let apart = span.len == 0
                 || end <= span.start as usize
                 || start as usize >= (span.start + span.len) as usize;
-            assert!(
-                apart,
-                "{start}+{} overlaps {span:?}, which is readable",
-                endpoints.len()
-            );
+            assert!(apart, "{start}+{} overlaps {span:?}, which is readable", endpoints.len());
         }
-        for (slot, endpoint) in self.endpoints[start as usize..end]
-            .iter_mut()
-            .zip(endpoints)
-        {
+        for (slot, endpoint) in self.endpoints[start as usize..end].iter_mut().zip(endpoints) {
             *slot = Some(*endpoint);
         }
     }
@@ -109,21 +86,13 @@ impl FakeDatapath {
 
 impl Datapath for FakeDatapath {
     fn snapshot(&self) -> Result<Snapshot, Error> {
-        let services: Vec<_> = self
-            .services
-            .iter()
-            .map(|(key, entry)| (*key, *entry))
-            .collect();
+        let services: Vec<_> = self.services.iter().map(|(key, entry)| (*key, *entry)).collect();
         let spans = (services.iter())
             .flat_map(|(_, entry)| [entry.endpoints, entry.local])
             .map(|span| (span, self.read(span)))
             .collect();
         let names = self.names.iter().map(|(id, name)| (*id, *name)).collect();
-        Ok(Snapshot {
-            services,
-            names,
-            spans,
-        })
+        Ok(Snapshot { services, names, spans })
     }
 
     fn execute(&mut self, op: &Op) -> Result<(), Error> {
@@ -140,17 +109,12 @@ impl Datapath for FakeDatapath {
             }
             Op::SetService { key, entry } => {
                 let old = self.services.insert(*key, *entry);
-                self.exposed
-                    .extend(old.into_iter().flat_map(|old| [old.endpoints, old.local]));
-                assert!(
-                    self.services.len() <= self.limits.services as usize,
-                    "services map full"
-                );
+                self.exposed.extend(old.into_iter().flat_map(|old| [old.endpoints, old.local]));
+                assert!(self.services.len() <= self.limits.services as usize, "services map full");
             }
             Op::RemoveService { key } => {
                 let old = self.services.remove(key);
-                self.exposed
-                    .extend(old.into_iter().flat_map(|old| [old.endpoints, old.local]));
+                self.exposed.extend(old.into_iter().flat_map(|old| [old.endpoints, old.local]));
             }
             Op::WaitForReaders => self.exposed.clear(),
         }
@@ -158,9 +122,6 @@ impl Datapath for FakeDatapath {
     }
 
     fn hits(&self, ids: &[u32]) -> Result<BTreeMap<u32, u64>, Error> {
-        Ok(ids
-            .iter()
-            .map(|id| (*id, self.hits.get(id).copied().unwrap_or(0)))
-            .collect())
+        Ok(ids.iter().map(|id| (*id, self.hits.get(id).copied().unwrap_or(0))).collect())
     }
 }

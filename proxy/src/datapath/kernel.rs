@@ -83,9 +83,7 @@ impl KernelDatapath {
     }
 
     fn read_span(&self, span: Span) -> Option<(Span, Vec<podium_proxy_ebpf::AddressPort>)> {
-        self.endpoints
-            .read(span.start, span.len)
-            .map(|elements| (span, elements))
+        self.endpoints.read(span.start, span.len).map(|elements| (span, elements))
     }
 }
 
@@ -113,11 +111,7 @@ impl Datapath for KernelDatapath {
             .flat_map(|(_, entry): &(_, ServiceEntry)| [entry.endpoints, entry.local])
             .filter_map(|span| self.read_span(span))
             .collect();
-        Ok(Snapshot {
-            services,
-            names,
-            spans,
-        })
+        Ok(Snapshot { services, names, spans })
     }
 
     fn execute(&mut self, op: &Op) -> Result<(), Error> {
@@ -127,16 +121,11 @@ impl Datapath for KernelDatapath {
                     return Ok(());
                 }
                 let size = self.endpoints.len();
-                Err(Error::BeyondEndpoints {
-                    start: *start,
-                    len: endpoints.len(),
-                    size,
-                })
+                Err(Error::BeyondEndpoints { start: *start, len: endpoints.len(), size })
             }
-            Op::SetName { id, name } => self
-                .names
-                .insert(id, **name, 0)
-                .map_err(Error::map("write", NAMES)),
+            Op::SetName { id, name } => {
+                self.names.insert(id, **name, 0).map_err(Error::map("write", NAMES))
+            }
             Op::RemoveName { id } => {
                 gone(self.names.remove(id)).map_err(Error::map("remove from", NAMES))
             }
@@ -144,14 +133,11 @@ impl Datapath for KernelDatapath {
                 let cpus = nr_cpus().map_err(|(_, error)| Error::io("count", "CPUs")(error))?;
                 let zeros = PerCpuValues::try_from(vec![0_u64; cpus])
                     .map_err(Error::io("clear", COUNTERS))?;
-                self.counters
-                    .set(*id, zeros, 0)
-                    .map_err(Error::map("write", COUNTERS))
+                self.counters.set(*id, zeros, 0).map_err(Error::map("write", COUNTERS))
             }
-            Op::SetService { key, entry } => self
-                .services
-                .insert(key, entry, 0)
-                .map_err(Error::map("write", SERVICES)),
+            Op::SetService { key, entry } => {
+                self.services.insert(key, entry, 0).map_err(Error::map("write", SERVICES))
+            }
             Op::RemoveService { key } => {
                 gone(self.services.remove(key)).map_err(Error::map("remove from", SERVICES))
             }
@@ -165,10 +151,7 @@ impl Datapath for KernelDatapath {
     fn hits(&self, ids: &[u32]) -> Result<BTreeMap<u32, u64>, Error> {
         let mut hits = BTreeMap::new();
         for id in ids {
-            let values = self
-                .counters
-                .get(id, 0)
-                .map_err(Error::map("read", COUNTERS))?;
+            let values = self.counters.get(id, 0).map_err(Error::map("read", COUNTERS))?;
             hits.insert(*id, values.iter().sum());
         }
         Ok(hits)
@@ -223,10 +206,7 @@ pub fn load(pins: &PinDir, limits: Limits) -> Result<(Programs, KernelDatapath),
         .load(OBJECT)
         .map_err(Error::Load)?;
     for Hook { name, .. } in HOOKS {
-        let source = |source| Error::Program {
-            program: name,
-            source,
-        };
+        let source = |source| Error::Program { program: name, source };
         let program: &mut CgroupSockAddr = ebpf
             .program_mut(name)
             .ok_or(Error::NoProgram { program: name })?
@@ -235,14 +215,7 @@ pub fn load(pins: &PinDir, limits: Limits) -> Result<(Programs, KernelDatapath),
         program.load().map_err(source)?;
     }
     let datapath = KernelDatapath::open(&set, limits)?;
-    Ok((
-        Programs {
-            ebpf,
-            pins: pins.clone(),
-            set,
-        },
-        datapath,
-    ))
+    Ok((Programs { ebpf, pins: pins.clone(), set }, datapath))
 }
 
 impl Programs {
@@ -254,10 +227,7 @@ impl Programs {
         let mut done = Vec::new();
         for hook in HOOKS {
             let name = hook.name;
-            let source = |source| Error::Program {
-                program: name,
-                source,
-            };
+            let source = |source| Error::Program { program: name, source };
             let program: &CgroupSockAddr = self
                 .ebpf
                 .program(name)
@@ -265,10 +235,7 @@ impl Programs {
                 .try_into()
                 .map_err(source)?;
             let fd = program.fd().map_err(source)?;
-            done.push((
-                name,
-                links::attach(hook, fd.as_fd(), cgroup, &self.pins.links())?,
-            ));
+            done.push((name, links::attach(hook, fd.as_fd(), cgroup, &self.pins.links())?));
         }
         self.pins.drop_other_sets(&self.set)?;
         Ok(done)
@@ -281,14 +248,8 @@ impl Programs {
     pub fn verified_instructions(&self) -> Result<Vec<(&'static str, u32)>, Error> {
         let mut counts = Vec::new();
         for Hook { name, .. } in HOOKS {
-            let program = self
-                .ebpf
-                .program(name)
-                .ok_or(Error::NoProgram { program: name })?;
-            let info = program.info().map_err(|source| Error::Program {
-                program: name,
-                source,
-            })?;
+            let program = self.ebpf.program(name).ok_or(Error::NoProgram { program: name })?;
+            let info = program.info().map_err(|source| Error::Program { program: name, source })?;
             counts.push((name, info.verified_instruction_count().unwrap_or(0)));
         }
         Ok(counts)

@@ -24,38 +24,14 @@ pub struct Hook {
 /// Every hook. What only shows addresses comes first: from the moment a socket is sent to an
 /// endpoint, its program is told the service address.
 pub const HOOKS: [Hook; 8] = [
-    Hook {
-        name: "getpeername4",
-        attach_type: 29,
-    },
-    Hook {
-        name: "getpeername6",
-        attach_type: 30,
-    },
-    Hook {
-        name: "recvmsg4",
-        attach_type: 19,
-    },
-    Hook {
-        name: "recvmsg6",
-        attach_type: 20,
-    },
-    Hook {
-        name: "sendmsg4",
-        attach_type: 14,
-    },
-    Hook {
-        name: "sendmsg6",
-        attach_type: 15,
-    },
-    Hook {
-        name: "connect4",
-        attach_type: 10,
-    },
-    Hook {
-        name: "connect6",
-        attach_type: 11,
-    },
+    Hook { name: "getpeername4", attach_type: 29 },
+    Hook { name: "getpeername6", attach_type: 30 },
+    Hook { name: "recvmsg4", attach_type: 19 },
+    Hook { name: "recvmsg6", attach_type: 20 },
+    Hook { name: "sendmsg4", attach_type: 14 },
+    Hook { name: "sendmsg6", attach_type: 15 },
+    Hook { name: "connect4", attach_type: 10 },
+    Hook { name: "connect6", attach_type: 11 },
 ];
 
 /// What attaching came to.
@@ -78,10 +54,7 @@ pub fn attach(
 ) -> Result<Attached, Error> {
     let cgroup = File::open(cgroup_path).map_err(Error::io("open cgroup", cgroup_path))?;
     // kernfs: the inode number of a cgroup's folder is its id.
-    let cgroup_id = cgroup
-        .metadata()
-        .map_err(Error::io("read", cgroup_path))?
-        .ino();
+    let cgroup_id = cgroup.metadata().map_err(Error::io("read", cgroup_path))?.ino();
     let pin = links.join(hook.name);
     let old = match bpf::get(&pin) {
         Ok(link) => Some(link),
@@ -101,11 +74,7 @@ pub fn attach(
     let _ = fs::remove_file(&fresh);
     bpf::pin(link.as_fd(), &fresh).map_err(Error::io("pin link", &fresh))?;
     fs::rename(&fresh, &pin).map_err(Error::io("replace pinned link", &pin))?;
-    Ok(if old.is_some() {
-        Attached::Moved
-    } else {
-        Attached::New
-    })
+    Ok(if old.is_some() { Attached::Moved } else { Attached::New })
 }
 
 /// The program each pinned link runs, and whether its cgroup still exists.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use aya::maps::MapInfo;
-use podium_proxy_ebpf::maps::{LAYOUT_VERSION, SERVICES};
+use podium_proxy_ebpf::maps::{LAYOUT_VERSION, SOCKET_PEERS};
 
 use super::{Error, bpf, links::HOOKS};
 use crate::plan::held::Limits;
@@ -47,13 +47,8 @@ impl PinDir {
 
     /// Where the maps of this version and these sizes are.
     pub fn maps(&self, limits: Limits) -> PathBuf {
-        let Limits {
-            services,
-            endpoints,
-        } = limits;
-        self.root.join(format!(
-            "{SET_PREFIX}{LAYOUT_VERSION}_{services}_{endpoints}"
-        ))
+        let Limits { services, endpoints } = limits;
+        self.root.join(format!("{SET_PREFIX}{LAYOUT_VERSION}_{services}_{endpoints}"))
     }
 
     /// Every set of maps there is.
@@ -80,15 +75,13 @@ impl PinDir {
     /// # Errors
     /// If there is none, or none that this version can read.
     pub fn current(&self) -> Result<(PathBuf, Limits), Error> {
-        let nothing = || Error::NothingPinned {
-            path: self.root.clone(),
-        };
+        let nothing = || Error::NothingPinned { path: self.root.clone() };
         let readable: Vec<_> = (self.sets()?.into_iter())
             .filter_map(|path| limits_of(&path).map(|limits| (path, limits)))
             .collect();
         let used = self.map_ids_in_use();
         let current = readable.iter().find(|(path, _)| {
-            MapInfo::from_pin(path.join(SERVICES)).is_ok_and(|info| used.contains(&info.id()))
+            MapInfo::from_pin(path.join(SOCKET_PEERS)).is_ok_and(|info| used.contains(&info.id()))
         });
         match (current, readable.as_slice()) {
             (Some(current), _) => Ok(current.clone()),
@@ -97,12 +90,11 @@ impl PinDir {
         }
     }
 
+    /// The maps of an attached program; every program uses `SOCKET_PEERS`.
     fn map_ids_in_use(&self) -> Vec<u32> {
         let Some(program) = HOOKS.iter().find_map(|hook| {
             let link = bpf::get(&self.links().join(hook.name)).ok()?;
-            bpf::link_info(link.as_fd())
-                .ok()
-                .map(|info| info.program_id)
+            bpf::link_info(link.as_fd()).ok().map(|info| info.program_id)
         }) else {
             return Vec::new();
         };
@@ -147,19 +139,10 @@ impl PinDir {
 
 fn limits_of(set: &Path) -> Option<Limits> {
     let name = set.file_name().and_then(OsStr::to_str)?;
-    let mut numbers = name
-        .strip_prefix(SET_PREFIX)?
-        .split('_')
-        .map(str::parse::<u32>);
-    let (version, services, endpoints) = (
-        numbers.next()?.ok()?,
-        numbers.next()?.ok()?,
-        numbers.next()?.ok()?,
-    );
-    (version == LAYOUT_VERSION).then_some(Limits {
-        services,
-        endpoints,
-    })
+    let mut numbers = name.strip_prefix(SET_PREFIX)?.split('_').map(str::parse::<u32>);
+    let (version, services, endpoints) =
+        (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+    (version == LAYOUT_VERSION).then_some(Limits { services, endpoints })
 }
 
 fn remove_pins(folder: &Path) -> Result<bool, Error> {

@@ -68,21 +68,14 @@ impl Slice {
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let name = metadata.name.clone().unwrap_or_default();
         let mut slice = Self {
-            service: ObjectName {
-                namespace: namespace.clone(),
-                name: String::new(),
-            },
+            service: ObjectName { namespace: namespace.clone(), name: String::new() },
             family: None,
             ports: Vec::new(),
             endpoints: Vec::new(),
             problems: Vec::new(),
         };
         let what = format!("EndpointSlice {namespace}/{name}");
-        match metadata
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get(SERVICE_NAME_LABEL))
-        {
+        match metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL)) {
             Some(service) => slice.service.name.clone_from(service),
             None => slice.problem(
                 &what,
@@ -110,11 +103,7 @@ impl Slice {
     }
 
     fn problem(&mut self, object: &str, field: impl Into<String>, message: String) {
-        self.problems.push(Problem {
-            object: object.to_owned(),
-            field: field.into(),
-            message,
-        });
+        self.problems.push(Problem { object: object.to_owned(), field: field.into(), message });
     }
 
     fn add_port(&mut self, what: &str, index: usize, port: &EndpointPort) {
@@ -199,11 +188,7 @@ impl Slice {
             slice.add_port(&what, port_index, &port);
         }
         for (address_index, address) in subset.addresses.iter().flatten().enumerate() {
-            let EndpointAddress {
-                ip: text,
-                node_name,
-                ..
-            } = address;
+            let EndpointAddress { ip: text, node_name, .. } = address;
             match text.parse::<IpAddr>() {
                 Ok(ip) if family_of(ip) != family => {}
                 Ok(ip) if !ip.is_unspecified() => slice.endpoints.push(SliceEndpoint {

@@ -44,12 +44,7 @@ impl Translated {
 
 /// Translates one Service. Headless ones, ExternalNames and those of another proxy yield nothing.
 pub fn translate(name: &ObjectName, service: &Service, slices: &[&Slice]) -> Translated {
-    let mut work = Translation {
-        name,
-        service,
-        slices,
-        result: Translated::default(),
-    };
+    let mut work = Translation { name, service, slices, result: Translated::default() };
     work.result.created_unix_ms = (service.metadata.creation_timestamp.as_ref())
         .map_or(i64::MAX, |created| created.0.as_millisecond());
     if !work.skipped() {
@@ -118,13 +113,7 @@ impl Translation<'_> {
                 continue;
             }
             for family in [Family::V4, Family::V6] {
-                self.add(
-                    port.name.as_deref().unwrap_or(""),
-                    number,
-                    protocol,
-                    family,
-                    &addresses,
-                );
+                self.add(port.name.as_deref().unwrap_or(""), number, protocol, family, &addresses);
             }
         }
     }
@@ -135,10 +124,7 @@ impl Translation<'_> {
         };
         let (field, texts) = match &spec.cluster_ips {
             Some(texts) if !texts.is_empty() => ("spec.clusterIPs", texts.clone()),
-            _ => (
-                "spec.clusterIP",
-                spec.cluster_ip.clone().into_iter().collect(),
-            ),
+            _ => ("spec.clusterIP", spec.cluster_ip.clone().into_iter().collect()),
         };
         if texts.iter().all(String::is_empty) {
             self.problem(
@@ -154,10 +140,7 @@ impl Translation<'_> {
         let Some(spec) = &self.service.spec else {
             return Vec::new();
         };
-        let mut ips = self.parse(
-            "spec.externalIPs",
-            spec.external_ips.as_deref().unwrap_or(&[]),
-        );
+        let mut ips = self.parse("spec.externalIPs", spec.external_ips.as_deref().unwrap_or(&[]));
         if spec.type_.as_deref() == Some("LoadBalancer") {
             let ingress = (self.service.status.as_ref())
                 .and_then(|status| status.load_balancer.as_ref())
@@ -226,10 +209,7 @@ impl Translation<'_> {
         if endpoints.len() > SPAN_LEN_MAX as usize {
             self.problem(
                 "",
-                format!(
-                    "has {} endpoints; the first {SPAN_LEN_MAX} are used",
-                    endpoints.len()
-                ),
+                format!("has {} endpoints; the first {SPAN_LEN_MAX} are used", endpoints.len()),
             );
             endpoints.truncate(SPAN_LEN_MAX as usize);
         }
@@ -238,21 +218,14 @@ impl Translation<'_> {
             local = choose(known.iter().filter(|(_, endpoint)| endpoint.local));
             local.truncate(SPAN_LEN_MAX as usize);
         }
-        let name = PortName {
-            service: self.name.clone(),
-            port: port_name.to_owned(),
-            protocol,
-            family,
-        };
+        let name =
+            PortName { service: self.name.clone(), port: port_name.to_owned(), protocol, family };
         if name.to_abi().is_none() {
             self.problem("metadata.name", "is longer than 63 characters; not served");
             return;
         }
         if self.result.ports.iter().any(|port| port.name == name) {
-            self.problem(
-                "spec.ports",
-                format!("{port_name:?} names two ports; the first counts"),
-            );
+            self.problem("spec.ports", format!("{port_name:?} names two ports; the first counts"));
             return;
         }
         let affinity_secs = self.affinity_secs();
@@ -309,15 +282,10 @@ fn merge(
 fn choose<'a>(
     from: impl Iterator<Item = (&'a AddressPort, &'a SliceEndpoint)> + Clone,
 ) -> Vec<AddressPort> {
-    let ready: Vec<_> = from
-        .clone()
-        .filter(|(_, endpoint)| endpoint.ready)
-        .map(|(at, _)| *at)
-        .collect();
+    let ready: Vec<_> =
+        from.clone().filter(|(_, endpoint)| endpoint.ready).map(|(at, _)| *at).collect();
     if !ready.is_empty() {
         return ready;
     }
-    from.filter(|(_, endpoint)| endpoint.serving_terminating)
-        .map(|(at, _)| *at)
-        .collect()
+    from.filter(|(_, endpoint)| endpoint.serving_terminating).map(|(at, _)| *at).collect()
 }

@@ -130,32 +130,20 @@ impl Held {
         port.affinity_secs = first.affinity_secs;
         if self.spans.reserve(first.endpoints) {
             held.endpoints = first.endpoints;
-            port.endpoints = snapshot
-                .spans
-                .get(&first.endpoints)
-                .cloned()
-                .unwrap_or_default();
+            port.endpoints = snapshot.spans.get(&first.endpoints).cloned().unwrap_or_default();
         }
         if self.spans.reserve(first.local) {
             held.local = first.local;
-            port.local = snapshot
-                .spans
-                .get(&first.local)
-                .cloned()
-                .unwrap_or_default();
+            port.local = snapshot.spans.get(&first.local).cloned().unwrap_or_default();
         }
         for (key, entry) in entries {
             let same = entry.endpoints == held.endpoints
                 && entry.local == held.local
                 && entry.affinity_secs == port.affinity_secs;
             if same {
-                let reach = if entry.flags & flags::LOCAL_ONLY == 0 {
-                    Reach::Cluster
-                } else {
-                    Reach::Node
-                };
-                port.addresses
-                    .insert(AddressPort::new(key.ip, key.port), reach);
+                let reach =
+                    if entry.flags & flags::LOCAL_ONLY == 0 { Reach::Cluster } else { Reach::Node };
+                port.addresses.insert(AddressPort::new(key.ip, key.port), reach);
             } else {
                 // Left out of the content, so that the port is placed anew.
                 self.keep_leftover(*entry);

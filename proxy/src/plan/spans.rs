@@ -18,15 +18,8 @@ pub struct Spans {
 impl Spans {
     /// An array of `len` elements, all free.
     pub fn new(len: u32) -> Self {
-        let free = if len == 0 {
-            BTreeMap::new()
-        } else {
-            BTreeMap::from([(0, len)])
-        };
-        Self {
-            free,
-            resting: Vec::new(),
-        }
+        let free = if len == 0 { BTreeMap::new() } else { BTreeMap::from([(0, len)]) };
+        Self { free, resting: Vec::new() }
     }
 
     /// The first gap with room for `len` elements.
@@ -49,11 +42,8 @@ impl Spans {
         let Some(end) = span.start.checked_add(span.len) else {
             return false;
         };
-        let Some((start, room)) = self
-            .free
-            .range(..=span.start)
-            .next_back()
-            .map(|(start, room)| (*start, *room))
+        let Some((start, room)) =
+            self.free.range(..=span.start).next_back().map(|(start, room)| (*start, *room))
         else {
             return false;
         };
@@ -86,11 +76,8 @@ impl Spans {
     pub fn wake(&mut self) {
         for span in std::mem::take(&mut self.resting) {
             let (mut start, mut len) = (span.start, span.len);
-            if let Some((before, room)) = self
-                .free
-                .range(..start)
-                .next_back()
-                .map(|(before, room)| (*before, *room))
+            if let Some((before, room)) =
+                self.free.range(..start).next_back().map(|(before, room)| (*before, *room))
                 && before + room == start
             {
                 self.free.remove(&before);
@@ -123,12 +110,7 @@ pub struct Ids {
 impl Ids {
     /// Ids from 0 to `limit`, all free.
     pub const fn new(limit: u32) -> Self {
-        Self {
-            limit,
-            fresh: 0,
-            free: BTreeSet::new(),
-            resting: BTreeSet::new(),
-        }
+        Self { limit, fresh: 0, free: BTreeSet::new(), resting: BTreeSet::new() }
     }
 
     /// A free id.
@@ -187,11 +169,7 @@ mod tests {
         assert_eq!(spans.allocate(2), Some(Span { start: 0, len: 2 }));
         spans.rest(second);
         spans.wake();
-        assert_eq!(
-            spans.allocate(8),
-            Some(Span { start: 2, len: 8 }),
-            "neighbours are joined"
-        );
+        assert_eq!(spans.allocate(8), Some(Span { start: 2, len: 8 }), "neighbours are joined");
     }
 
     #[test]
@@ -200,10 +178,7 @@ mod tests {
         assert!(spans.reserve(Span { start: 3, len: 4 }));
         assert!(!spans.reserve(Span { start: 6, len: 2 }));
         assert!(!spans.reserve(Span { start: 9, len: 2 }));
-        assert!(!spans.reserve(Span {
-            start: u32::MAX,
-            len: 2
-        }));
+        assert!(!spans.reserve(Span { start: u32::MAX, len: 2 }));
         assert!(spans.reserve(Span { start: 7, len: 3 }));
         assert_eq!(spans.free_len(), 3);
     }
@@ -214,10 +189,7 @@ mod tests {
         assert!(ids.reserve(1));
         assert!(!ids.reserve(1));
         assert!(!ids.reserve(3));
-        assert_eq!(
-            (ids.allocate(), ids.allocate(), ids.allocate()),
-            (Some(0), Some(2), None)
-        );
+        assert_eq!((ids.allocate(), ids.allocate(), ids.allocate()), (Some(0), Some(2), None));
         ids.rest(0);
         assert_eq!(ids.allocate(), None);
         ids.wake();

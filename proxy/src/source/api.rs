@@ -93,11 +93,7 @@ async fn follow<K>(
             }
             Ok(watcher::Event::InitDone) => {
                 debug!(%kind, objects = listed.len(), "listed");
-                batch.extend(
-                    known
-                        .difference(&listed)
-                        .map(|name| change(name.clone(), None)),
-                );
+                batch.extend(known.difference(&listed).map(|name| change(name.clone(), None)));
                 known = std::mem::take(&mut listed);
                 std::mem::take(&mut batch)
             }
@@ -139,8 +135,5 @@ async fn follow_node(api: Api<Node>, config: watcher::Config, sender: mpsc::Send
 fn is_eligible(node: &Node) -> bool {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
     node.metadata.deletion_timestamp.is_none()
-        && !taints
-            .into_iter()
-            .flatten()
-            .any(|taint| taint.key == TO_BE_DELETED_TAINT)
+        && !taints.into_iter().flatten().any(|taint| taint.key == TO_BE_DELETED_TAINT)
 }

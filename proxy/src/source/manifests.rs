@@ -66,9 +66,7 @@ pub fn follow(folder: PathBuf) -> io::Result<Source> {
         let _ = wake.try_send(());
     })
     .map_err(io::Error::other)?;
-    watcher
-        .watch(&folder, RecursiveMode::NonRecursive)
-        .map_err(io::Error::other)?;
+    watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(io::Error::other)?;
     let (sender, events) = channel();
     tokio::spawn(async move {
         follow_changes(&folder, woken, &sender).await;
@@ -107,10 +105,7 @@ async fn follow_changes(
             token = woken.recv() => if token.is_none() { return },
             () = time::sleep(REREAD) => {}
         }
-        while time::timeout(QUIET, woken.recv())
-            .await
-            .is_ok_and(|token| token.is_some())
-        {}
+        while time::timeout(QUIET, woken.recv()).await.is_ok_and(|token| token.is_some()) {}
     }
 }
 
@@ -125,10 +120,7 @@ fn differences(known: &Reading, now: &Reading) -> Vec<Change> {
         });
     let changed = (now.objects.iter())
         .filter(|(identity, (_, object))| {
-            known
-                .objects
-                .get(*identity)
-                .is_none_or(|(_, old)| old != object)
+            known.objects.get(*identity).is_none_or(|(_, old)| old != object)
         })
         .map(|((_, name), (_, object))| match object.clone() {
             Object::Service(object) => Change::Service(name.clone(), Some(object)),
@@ -144,10 +136,7 @@ fn read(folder: &Path, known: &Reading) -> Reading {
     let files = match list(folder) {
         Ok(files) => files,
         Err(error) => {
-            warn!(
-                "cannot list {}, the last state stays: {error}",
-                folder.display()
-            );
+            warn!("cannot list {}, the last state stays: {error}", folder.display());
             reading.objects.clone_from(&known.objects);
             reading.problem(folder, "", format!("cannot be listed: {error}"));
             return reading;
@@ -163,9 +152,7 @@ fn read(folder: &Path, known: &Reading) -> Reading {
     }
     for (identity, (file, object)) in &known.objects {
         if reading.broken.contains(file) && !reading.objects.contains_key(identity) {
-            reading
-                .objects
-                .insert(identity.clone(), (file.clone(), object.clone()));
+            reading.objects.insert(identity.clone(), (file.clone(), object.clone()));
         }
     }
     reading
@@ -228,11 +215,7 @@ impl Reading {
                 self.add_object(file, "EndpointSlice", value, Object::Slice);
             }
             (_, "") => {
-                self.broken(
-                    file,
-                    "kind",
-                    "is missing, so this is no object; skipped".to_owned(),
-                );
+                self.broken(file, "kind", "is missing, so this is no object; skipped".to_owned());
             }
             // Deployments and the like may lie in the same files.
             _ => {}
@@ -246,10 +229,7 @@ impl Reading {
         value: Value,
         wrap: impl FnOnce(Box<T>) -> Object,
     ) {
-        let shown = value
-            .pointer("/metadata/name")
-            .and_then(Value::as_str)
-            .unwrap_or("?");
+        let shown = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("?");
         let shown = format!("{kind} {shown}");
         let mut object = match serde_json::from_value::<T>(value) {
             Ok(object) => object,
@@ -269,8 +249,7 @@ impl Reading {
             self.problem(file, &shown, message);
             return;
         }
-        self.objects
-            .insert((kind, name), (file.to_owned(), wrap(Box::new(object))));
+        self.objects.insert((kind, name), (file.to_owned(), wrap(Box::new(object))));
     }
 }
 
@@ -286,9 +265,7 @@ fn documents(text: &str) -> Vec<String> {
         }
     }
     let only_comments = |document: &String| {
-        document
-            .lines()
-            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+        document.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
     };
     documents.retain(|document| !only_comments(document));
     documents
@@ -301,22 +278,14 @@ mod tests {
     const GOOD: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: good\n";
 
     fn names(reading: &Reading) -> Vec<String> {
-        reading
-            .objects
-            .keys()
-            .map(|(kind, name)| format!("{kind} {name}"))
-            .collect()
+        reading.objects.keys().map(|(kind, name)| format!("{kind} {name}")).collect()
     }
 
     #[test]
     fn a_bad_document_leaves_the_others_alone() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.yaml"), format!("a: [\n---\n{GOOD}")).unwrap();
-        fs::write(
-            folder.path().join("b.yml"),
-            "kind: Deployment\napiVersion: apps/v1\n",
-        )
-        .unwrap();
+        fs::write(folder.path().join("b.yml"), "kind: Deployment\napiVersion: apps/v1\n").unwrap();
         fs::write(folder.path().join("notes.txt"), "not read").unwrap();
         let reading = read(folder.path(), &Reading::default());
         assert_eq!(names(&reading), ["Service default/good"]);

@@ -83,10 +83,7 @@ pub fn forward<L: Layout>(context: &SockAddrContext, used_for: Use) -> Result<()
 /// endpoint through one.
 #[inline(always)]
 pub fn restore<L: Layout>(context: &SockAddrContext) {
-    let key = PeerKey {
-        socket_cookie: socket_cookie(context),
-        endpoint: L::read(context),
-    };
+    let key = PeerKey { socket_cookie: socket_cookie(context), endpoint: L::read(context) };
     // SAFETY: the value is copied; should its element be reused in between, the map was too small
     // and the socket's memory is lost either way.
     if let Some(service) = unsafe { SOCKET_PEERS.get(key) } {
@@ -127,21 +124,13 @@ fn choose(
 ) -> Result<AddressPort, Refusal> {
     let span = entry.candidates()?;
     let (holder, client, kept_secs) = if entry.affinity_secs > 0 {
-        (
-            Holder::NetworkNamespace,
-            netns_cookie(context),
-            entry.affinity_secs,
-        )
+        (Holder::NetworkNamespace, netns_cookie(context), entry.affinity_secs)
     } else if used_for == Use::Datagram {
         (Holder::Socket, socket_cookie(context), DATAGRAMS_KEPT_SECS)
     } else {
         return at_random(span);
     };
-    let key = AffinityKey {
-        client,
-        service_id: entry.id,
-        holder: holder as u32,
-    };
+    let key = AffinityKey { client, service_id: entry.id, holder: holder as u32 };
     // SAFETY: a plain helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     if let Some(endpoint) = kept(&key, span, u64::from(kept_secs) * NANOS_PER_SEC, now_ns) {
@@ -149,14 +138,7 @@ fn choose(
     }
     let endpoint = at_random(span)?;
     // A full map evicts; an insert that fails only means that the next choice is free again.
-    let _ = AFFINITY.insert(
-        key,
-        AffinityEntry {
-            endpoint,
-            used_at_ns: now_ns,
-        },
-        0,
-    );
+    let _ = AFFINITY.insert(key, AffinityEntry { endpoint, used_at_ns: now_ns }, 0);
     Ok(endpoint)
 }
 
@@ -166,10 +148,7 @@ fn kept(key: &AffinityKey, span: Span, kept_ns: u64, now_ns: u64) -> Option<Addr
     let entry = AFFINITY.get_ptr_mut(key)?;
     // SAFETY: map memory stays valid; a value of another client, should the element be reused
     // while it is read, fails the search below or is as good a choice as any.
-    let AffinityEntry {
-        endpoint,
-        used_at_ns,
-    } = unsafe { *entry };
+    let AffinityEntry { endpoint, used_at_ns } = unsafe { *entry };
     if now_ns.wrapping_sub(used_at_ns) > kept_ns {
         return None;
     }
@@ -192,10 +171,7 @@ fn at_random(span: Span) -> Result<AddressPort, Refusal> {
 
 #[inline(always)]
 fn remember_peer(context: &SockAddrContext, service: &AddressPort, endpoint: &AddressPort) {
-    let key = PeerKey {
-        socket_cookie: socket_cookie(context),
-        endpoint: *endpoint,
-    };
+    let key = PeerKey { socket_cookie: socket_cookie(context), endpoint: *endpoint };
     // SAFETY: only compared.
     if let Some(known) = unsafe { SOCKET_PEERS.get(key) }
         && known.order() == service.order()

@@ -40,12 +40,7 @@ impl Layout for V4 {
         let raw = context.sock_addr;
         let [.., a, b, c, d] = to.ip;
         // SAFETY: the context is valid for the length of the program.
-        unsafe {
-            write_volatile(
-                addr_of_mut!((*raw).user_ip4),
-                u32::from_ne_bytes([a, b, c, d]),
-            )
-        };
+        unsafe { write_volatile(addr_of_mut!((*raw).user_ip4), u32::from_ne_bytes([a, b, c, d])) };
         write_port(raw, to.port);
     }
 }
@@ -58,10 +53,7 @@ impl Layout for V6 {
         let [e, f, g, h] = read_word(raw, 1).to_ne_bytes();
         let [i, j, k, l] = read_word(raw, 2).to_ne_bytes();
         let [m, n, o, p] = read_word(raw, 3).to_ne_bytes();
-        AddressPort::new(
-            [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p],
-            read_port(raw),
-        )
+        AddressPort::new([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], read_port(raw))
     }
 
     #[inline(always)]
@@ -117,10 +109,5 @@ fn read_word(raw: *mut bpf_sock_addr, index: usize) -> u32 {
 #[inline(always)]
 fn write_word(raw: *mut bpf_sock_addr, index: usize, bytes: [u8; 4]) {
     // SAFETY: the context is valid for the length of the program, and callers pass 0 to 3.
-    unsafe {
-        write_volatile(
-            addr_of_mut!((*raw).user_ip6[index]),
-            u32::from_ne_bytes(bytes),
-        )
-    };
+    unsafe { write_volatile(addr_of_mut!((*raw).user_ip6[index]), u32::from_ne_bytes(bytes)) };
 }
