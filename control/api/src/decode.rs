@@ -32,7 +32,12 @@ pub fn check(resource: &Resource, version: &str, object: &Value) -> Result<Check
 
 /// Checks an object of any kind the tables know: also `Binding`, `Eviction`, `Scale`, `TokenRequest`
 /// and, in the group `meta`, `DeleteOptions`. An object of a kind without a table passes as it is.
-pub fn check_kind(group: &str, version: &str, kind: &str, object: &Value) -> Result<Checked, Status> {
+pub fn check_kind(
+    group: &str,
+    version: &str,
+    kind: &str,
+    object: &Value,
+) -> Result<Checked, Status> {
     let Some(message) = schema::message(group, version, kind) else {
         return Ok(Checked { value: object.clone(), unknown: Vec::new() });
     };
@@ -56,7 +61,9 @@ struct Place {
 
 impl Place {
     fn field(&self, owner: &'static str, name: &str) -> Self {
-        let join = |prefix: &str| if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        let join = |prefix: &str| {
+            if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+        };
         Self { owner, dotted: join(&self.dotted), indexed: join(&self.indexed) }
     }
 
@@ -91,7 +98,11 @@ impl Decoder {
         let place = Place { owner: message.name, dotted: String::new(), indexed: String::new() };
         let Value::Object(fields) = object else {
             let version = message.version;
-            return Err(format!("json: cannot unmarshal {} into Go value of type {version}.{}", describe(object), message.name));
+            return Err(format!(
+                "json: cannot unmarshal {} into Go value of type {version}.{}",
+                describe(object),
+                message.name
+            ));
         };
         self.message(message, fields, &place, true)
     }
@@ -125,8 +136,12 @@ impl Decoder {
     fn value(&mut self, kind: &Type, value: &Value, place: &Place) -> Result<Value, String> {
         let mismatch = || place.mismatch(value, kind);
         match (kind, value) {
-            (Type::String, Value::String(_)) | (Type::Bool, Value::Bool(_)) | (Type::Raw, _) => Ok(value.clone()),
-            (Type::Double, Value::Number(_)) | (Type::Fields, Value::Object(_)) => Ok(value.clone()),
+            (Type::String, Value::String(_)) | (Type::Bool, Value::Bool(_)) | (Type::Raw, _) => {
+                Ok(value.clone())
+            }
+            (Type::Double, Value::Number(_)) | (Type::Fields, Value::Object(_)) => {
+                Ok(value.clone())
+            }
             (Type::Int32, Value::Number(number)) if fits_int32(number) => Ok(value.clone()),
             (Type::Int64, Value::Number(number)) if number.is_i64() => Ok(value.clone()),
             (Type::Bytes, Value::String(text)) => bytes(text),
@@ -144,12 +159,16 @@ impl Decoder {
             (Type::Map(item), Value::Object(entries)) => {
                 let decoded: Result<Map<String, Value>, String> = entries
                     .iter()
-                    .map(|(key, value)| Ok((key.clone(), self.item(item, value, &place.entry(key))?)))
+                    .map(|(key, value)| {
+                        Ok((key.clone(), self.item(item, value, &place.entry(key))?))
+                    })
                     .collect();
                 decoded.map(Value::Object)
             }
             (Type::Message(key), Value::Object(fields)) => match schema::message_by_key(key) {
-                Some(message) => self.message(message, fields, place, message.name == "DeleteOptions"),
+                Some(message) => {
+                    self.message(message, fields, place, message.name == "DeleteOptions")
+                }
                 None => Err(mismatch()),
             },
             _ => Err(mismatch()),
@@ -181,7 +200,9 @@ fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) => "bool".to_owned(),
-        Value::Number(number) if number.is_f64() || number.as_i64().is_none_or(|n| i32::try_from(n).is_err()) => {
+        Value::Number(number)
+            if number.is_f64() || number.as_i64().is_none_or(|n| i32::try_from(n).is_err()) =>
+        {
             format!("number {number}")
         }
         Value::Number(_) => "number".to_owned(),
@@ -251,7 +272,10 @@ fn bytes(text: &str) -> Result<Value, String> {
 
 fn time(kind: &Type, value: &Value) -> Result<Value, String> {
     let Value::String(text) = value else {
-        return Err(format!("json: cannot unmarshal {} into Go value of type string", describe(value)));
+        return Err(format!(
+            "json: cannot unmarshal {} into Go value of type string",
+            describe(value)
+        ));
     };
     let (layout, format) = match kind {
         Type::MicroTime => ("2006-01-02T15:04:05.000000Z07:00", "%Y-%m-%dT%H:%M:%S%.6fZ"),
@@ -259,7 +283,9 @@ fn time(kind: &Type, value: &Value) -> Result<Value, String> {
     };
     match text.parse::<jiff::Timestamp>() {
         Ok(timestamp) => Ok(Value::from(timestamp.strftime(format).to_string())),
-        Err(_) => Err(format!("parsing time \"{text}\" as \"{layout}\": cannot parse \"{text}\" as \"2006\"")),
+        Err(_) => Err(format!(
+            "parsing time \"{text}\" as \"{layout}\": cannot parse \"{text}\" as \"2006\""
+        )),
     }
 }
 
@@ -278,7 +304,8 @@ mod tests {
 
     #[test]
     fn wrong_types_are_named_as_go_names_them() {
-        let container = |container: Value| json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        let container =
+            |container: Value| json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let cases = [
             (
                 json!({"spec": {"replicas": "3"}}),
@@ -323,7 +350,8 @@ mod tests {
             (json!([]), "json: cannot unmarshal array into Go value of type v1.Deployment"),
         ];
         for (object, text) in cases {
-            let text = format!("Deployment in version \"v1\" cannot be handled as a Deployment: {text}");
+            let text =
+                format!("Deployment in version \"v1\" cannot be handled as a Deployment: {text}");
             assert_eq!(message("apps", "v1", "Deployment", &object), text);
         }
     }
@@ -366,8 +394,19 @@ mod tests {
     fn the_old_forms_have_their_own_tables() {
         let ingress = json!({"spec": {"backend": {"serviceName": "a", "servicePort": 80}}});
         assert_eq!(message("networking.k8s.io", "v1beta1", "Ingress", &ingress), "");
-        assert_eq!(message("networking.k8s.io", "v1", "Ingress", &ingress), "unknown field \"spec.backend\"");
-        assert_eq!(message("apps", "v1beta1", "Deployment", &json!({"spec": {"rollbackTo": {"revision": 1}}})), "");
+        assert_eq!(
+            message("networking.k8s.io", "v1", "Ingress", &ingress),
+            "unknown field \"spec.backend\""
+        );
+        assert_eq!(
+            message(
+                "apps",
+                "v1beta1",
+                "Deployment",
+                &json!({"spec": {"rollbackTo": {"revision": 1}}})
+            ),
+            ""
+        );
     }
 
     #[test]
@@ -377,6 +416,9 @@ mod tests {
             message("", "v1", "Secret", &bad),
             "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 3"
         );
-        assert_eq!(message("", "v1", "Secret", &json!({"data": {"a": "YQ=="}, "stringData": {"b": "c"}})), "");
+        assert_eq!(
+            message("", "v1", "Secret", &json!({"data": {"a": "YQ=="}, "stringData": {"b": "c"}})),
+            ""
+        );
     }
 }

@@ -90,7 +90,10 @@ pub(crate) fn set_if_empty(object: &mut Value, name: &str, value: impl Into<Valu
 }
 
 /// The items of a list field, to change; none where there is no list.
-pub(crate) fn items_mut<'a>(object: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut Value> + use<'a> {
+pub(crate) fn items_mut<'a>(
+    object: &'a mut Value,
+    name: &str,
+) -> impl Iterator<Item = &'a mut Value> + use<'a> {
     object.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten()
 }
 

@@ -126,7 +126,12 @@ pub struct Error {
 }
 
 impl Error {
-    fn new(kind: Kind, path: &Path, bad_value: impl Into<Value>, detail: impl Into<String>) -> Self {
+    fn new(
+        kind: Kind,
+        path: &Path,
+        bad_value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self { kind, path: path.clone(), bad_value: bad_value.into(), detail: detail.into() }
     }
 
@@ -178,7 +183,11 @@ impl Error {
     }
 
     /// A value has the wrong type.
-    pub fn type_invalid(path: &Path, bad_value: impl Into<Value>, detail: impl Into<String>) -> Self {
+    pub fn type_invalid(
+        path: &Path,
+        bad_value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self::new(Kind::TypeInvalid, path, bad_value, detail)
     }
 
@@ -253,11 +262,21 @@ mod tests {
                 r#"spec.ports[0].port: Unsupported value: "X": supported values: "TCP", "UDP""#,
             ),
             (
-                Error::invalid(&Path::new("metadata").child("labels").key("app"), json!({"a": [1]}), "no"),
+                Error::invalid(
+                    &Path::new("metadata").child("labels").key("app"),
+                    json!({"a": [1]}),
+                    "no",
+                ),
                 r#"metadata.labels[app]: Invalid value: {"a":[1]}: no"#,
             ),
-            (Error::too_long(&port, 10), "spec.ports[0].port: Too long: may not be more than 10 bytes"),
-            (Error::too_many(&port, 3, 1), "spec.ports[0].port: Too many: 3: must have at most 1 item"),
+            (
+                Error::too_long(&port, 10),
+                "spec.ports[0].port: Too long: may not be more than 10 bytes",
+            ),
+            (
+                Error::too_many(&port, 3, 1),
+                "spec.ports[0].port: Too many: 3: must have at most 1 item",
+            ),
             (Error::forbidden(&Path::default(), "never"), "<nil>: Forbidden: never"),
             (Error::not_found(&port, "data"), r#"spec.ports[0].port: Not found: "data""#),
         ];

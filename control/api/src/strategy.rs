@@ -1,12 +1,13 @@
 //! What happens to an object on its way into the store, besides defaulting: the status a client may
 //! not write, generations, the fields one kind or type gains and another releases (upstream's
-//! `pkg/registry/*/strategy.go`), and what upstream's default admission plugins add to pods.
+//! `pkg/registry/*/strategy.go`). Admission is left to the server.
 
 use serde_json::Value;
 
 use crate::defaulting::set;
 use crate::object;
 use crate::resource::Resource;
+use crate::validation;
 
 mod job;
 mod pod;
@@ -36,7 +37,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         ("", "Secret") => string_data(object),
         ("apps", "Deployment" | "ReplicaSet") => object["status"] = serde_json::json!({}),
         ("batch", "Job") => job::prepare_create(object),
-        ("networking.k8s.io", "Ingress") => object["status"] = serde_json::json!({"loadBalancer": {}}),
+        ("networking.k8s.io", "Ingress") => {
+            object["status"] = serde_json::json!({"loadBalancer": {}})
+        }
         // Nodes register with their status.
         ("", "Node") => {}
         _ if had_status => remove(object, "status"),
@@ -93,25 +96,25 @@ fn counts_generations(resource: &Resource) -> bool {
 }
 
 fn same_spec(resource: &Resource, new: &Value, old: &Value) -> bool {
-    match resource.kind {
+    let pointers: &[&str] = match resource.kind {
         // An EndpointSlice is all spec.
-        "EndpointSlice" => ["endpoints", "ports", "addressType"].iter().all(|name| new[name] == old[name]) && same_labels(new, old),
+        "EndpointSlice" => &["/endpoints", "/ports", "/addressType", "/metadata/labels"],
         // A Deployment's annotations are copied to its ReplicaSets.
-        "Deployment" => new["spec"] == old["spec"] && new["metadata"]["annotations"] == old["metadata"]["annotations"],
-        _ => new["spec"] == old["spec"],
-    }
-}
-
-fn same_labels(new: &Value, old: &Value) -> bool {
-    new["metadata"]["labels"] == old["metadata"]["labels"]
+        "Deployment" => &["/spec", "/metadata/annotations"],
+        _ => &["/spec"],
+    };
+    let at = |object: &Value, pointer: &str| object.pointer(pointer).cloned().unwrap_or_default();
+    pointers.iter().all(|pointer| validation::same(&at(new, pointer), &at(old, pointer)))
 }
 
 /// A write to `status`: everything else stays, but for what managed fields and finalizers do.
 fn keep_all_but_status(new: &mut Value, old: &Value) {
     let status = new.get("status").cloned();
-    let (resource_version, managed_fields) = (new["metadata"]["resourceVersion"].clone(), new["metadata"]["managedFields"].clone());
+    let (resource_version, managed_fields) =
+        (new["metadata"]["resourceVersion"].clone(), new["metadata"]["managedFields"].clone());
     // Labels and annotations may be written along with the status, as upstream lets agents do.
-    let (labels, annotations) = (new["metadata"]["labels"].clone(), new["metadata"]["annotations"].clone());
+    let (labels, annotations) =
+        (new["metadata"]["labels"].clone(), new["metadata"]["annotations"].clone());
     *new = old.clone();
     let metadata = object::metadata_mut(new);
     let carried = [
@@ -163,7 +166,9 @@ fn namespace_finalizer(object: &mut Value) {
 fn string_data(object: &mut Value) {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-    let Some(strings) = object.get("stringData").and_then(Value::as_object).cloned() else { return };
+    let Some(strings) = object.get("stringData").and_then(Value::as_object).cloned() else {
+        return;
+    };
     remove(object, "stringData");
     let data = object::child_mut(object, "data");
     for (key, value) in strings {

@@ -97,7 +97,7 @@ fn immutable(new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
 }
 
 /// Whether two values are equal, where an absent one equals an empty one.
-fn same(left: &Value, right: &Value) -> bool {
+pub(crate) fn same(left: &Value, right: &Value) -> bool {
     let empty = |value: &Value| match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
@@ -108,11 +108,14 @@ fn same(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Object(left), Value::Object(right)) => {
             let names = left.keys().chain(right.keys().filter(|name| !left.contains_key(*name)));
-            let mut pairs = names.map(|name| (left.get(name).unwrap_or(&Value::Null), right.get(name).unwrap_or(&Value::Null)));
+            let mut pairs = names.map(|name| {
+                (left.get(name).unwrap_or(&Value::Null), right.get(name).unwrap_or(&Value::Null))
+            });
             pairs.all(|(left, right)| same(left, right))
         }
         (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
+            left.len() == right.len()
+                && left.iter().zip(right).all(|(left, right)| same(left, right))
         }
         (left, right) => left == right || (empty(left) && empty(right)),
     }
@@ -152,7 +155,11 @@ fn port_number_or_name(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         Value::String(name) => complain(at, format::port_name(name), errors),
         _ => {
             let port = at.int_or_zero();
-            errors.extend(format::port_number(port).into_iter().map(|complaint| Error::invalid(&at.path, port, complaint)));
+            errors.extend(
+                format::port_number(port)
+                    .into_iter()
+                    .map(|complaint| Error::invalid(&at.path, port, complaint)),
+            );
         }
     }
 }

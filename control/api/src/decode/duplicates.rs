@@ -8,9 +8,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 /// The complaints about repeated fields in a JSON text, such as `duplicate field "spec.replicas"`.
 /// A text that is no JSON has none: parsing it reports the reason.
-pub fn duplicate_fields(json: &[u8]) -> Vec<String> {
+pub fn duplicate_fields(json: &(impl AsRef<[u8]> + ?Sized)) -> Vec<String> {
     let mut found = Vec::new();
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let mut deserializer = serde_json::Deserializer::from_slice(json.as_ref());
     let walked = Walk { path: String::new(), found: &mut found }.deserialize(&mut deserializer);
     match walked {
         Ok(()) => found,
@@ -41,7 +41,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
+            let path =
+                if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
             if !seen.insert(key) {
                 self.found.push(format!("duplicate field \"{path}\""));
             }
@@ -52,7 +53,10 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         let mut index = 0_usize;
-        while items.next_element_seed(Walk { path: format!("{}[{index}]", self.path), found: self.found })?.is_some() {
+        while items
+            .next_element_seed(Walk { path: format!("{}[{index}]", self.path), found: self.found })?
+            .is_some()
+        {
             index += 1;
         }
         Ok(())
@@ -100,7 +104,7 @@ mod tests {
             ("{", &[]),
         ];
         for (json, complaints) in cases {
-            assert_eq!(duplicate_fields(json.as_bytes()), complaints, "{json}");
+            assert_eq!(duplicate_fields(json), complaints, "{json}");
         }
     }
 }

@@ -10,9 +10,20 @@ const NANOS_PER_UNIT: i128 = 1_000_000_000;
 /// Quantities are capped at 2^63-1 units, as upstream does.
 const NANOS_MAX: i128 = i64::MAX as i128 * NANOS_PER_UNIT;
 
-const DECIMAL_SUFFIXES: [(&str, i32); 10] =
-    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
-const BINARY_SUFFIXES: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
+const DECIMAL_SUFFIXES: [(&str, i32); 10] = [
+    ("n", -9),
+    ("u", -6),
+    ("m", -3),
+    ("", 0),
+    ("k", 3),
+    ("M", 6),
+    ("G", 9),
+    ("T", 12),
+    ("P", 15),
+    ("E", 18),
+];
+const BINARY_SUFFIXES: [(&str, u32); 6] =
+    [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
 
 /// An amount of a resource, exact to a billionth.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +43,9 @@ enum Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// The text does not look like a number with a suffix.
-    #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
+    #[error(
+        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+    )]
     Format,
     /// The digits are no number.
     #[error("unable to parse numeric part of quantity")]
@@ -128,7 +141,10 @@ fn parse_suffix(suffix: &str) -> Result<(Format, u32, i32), QuantityError> {
         return Ok((Format::BinarySi, *shift, 0));
     }
     if let Some(exponent) = suffix.strip_prefix(['e', 'E']) {
-        return exponent.parse().map(|exponent| (Format::DecimalExponent, 0, exponent)).map_err(|_| QuantityError::Suffix);
+        return exponent
+            .parse()
+            .map(|exponent| (Format::DecimalExponent, 0, exponent))
+            .map_err(|_| QuantityError::Suffix);
     }
     let letters = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
     let number = letters.strip_prefix(['+', '-']).unwrap_or(letters);
@@ -145,7 +161,9 @@ fn scale(whole: &str, fraction: &str, exponent: i32, binary_shift: u32) -> i128 
     if digits.is_empty() {
         return 0;
     }
-    let Ok(mut mantissa) = digits.parse::<i128>() else { return NANOS_MAX };
+    let Ok(mut mantissa) = digits.parse::<i128>() else {
+        return NANOS_MAX;
+    };
     let fraction_len = i32::try_from(fraction.len()).unwrap_or(i32::MAX);
     let power = exponent.saturating_add(9).saturating_sub(fraction_len);
     if power >= 0 {
@@ -157,7 +175,9 @@ fn scale(whole: &str, fraction: &str, exponent: i32, binary_shift: u32) -> i128 
         }
         return mantissa.checked_mul(1_i128 << binary_shift).unwrap_or(NANOS_MAX);
     }
-    let Some(shifted) = mantissa.checked_mul(1_i128 << binary_shift) else { return NANOS_MAX };
+    let Some(shifted) = mantissa.checked_mul(1_i128 << binary_shift) else {
+        return NANOS_MAX;
+    };
     match 10_i128.checked_pow(power.unsigned_abs()) {
         Some(divisor) => ceil_div(shifted, divisor),
         None => 1,
@@ -174,7 +194,10 @@ impl fmt::Display for Quantity {
         if self.nanos == 0 {
             return f.write_str("0");
         }
-        if self.format == Format::BinarySi && self.is_whole() && self.nanos.abs() >= 1024 * NANOS_PER_UNIT {
+        if self.format == Format::BinarySi
+            && self.is_whole()
+            && self.nanos.abs() >= 1024 * NANOS_PER_UNIT
+        {
             let units = self.nanos / NANOS_PER_UNIT;
             let fits = |shift: &u32| units % (1_i128 << shift) == 0;
             return match BINARY_SUFFIXES.iter().rev().find(|(_, shift)| fits(shift)) {

@@ -8,25 +8,16 @@ use std::sync::OnceLock;
 const TABLES: &[(&str, &str)] = &[
     ("apps/v1", include_str!("schema/apps_v1.txt")),
     ("apps/v1beta1", include_str!("schema/apps_v1beta1.txt")),
-    (
-        "authentication/v1",
-        include_str!("schema/authentication_v1.txt"),
-    ),
+    ("authentication/v1", include_str!("schema/authentication_v1.txt")),
     ("autoscaling/v1", include_str!("schema/autoscaling_v1.txt")),
     ("batch/v1", include_str!("schema/batch_v1.txt")),
-    (
-        "coordination/v1",
-        include_str!("schema/coordination_v1.txt"),
-    ),
+    ("coordination/v1", include_str!("schema/coordination_v1.txt")),
     ("core/v1", include_str!("schema/core_v1.txt")),
     ("discovery/v1", include_str!("schema/discovery_v1.txt")),
     ("events/v1", include_str!("schema/events_v1.txt")),
     ("meta/v1", include_str!("schema/meta_v1.txt")),
     ("networking/v1", include_str!("schema/networking_v1.txt")),
-    (
-        "networking/v1beta1",
-        include_str!("schema/networking_v1beta1.txt"),
-    ),
+    ("networking/v1beta1", include_str!("schema/networking_v1beta1.txt")),
     ("policy/v1", include_str!("schema/policy_v1.txt")),
 ];
 
@@ -113,12 +104,10 @@ pub fn message_by_key(key: &str) -> Option<&'static Message> {
 impl Message {
     /// The type of the field of this name, also looking into inlined structs.
     pub fn field(&'static self, name: &str) -> Option<&'static Type> {
-        self.fields
-            .iter()
-            .find_map(|field| match (&field.kind, field.inline) {
-                (Type::Message(key), true) => message_by_key(key)?.field(name),
-                (kind, _) => (field.name == name).then_some(kind),
-            })
+        self.fields.iter().find_map(|field| match (&field.kind, field.inline) {
+            (Type::Message(key), true) => message_by_key(key)?.field(name),
+            (kind, _) => (field.name == name).then_some(kind),
+        })
     }
 }
 
@@ -133,11 +122,7 @@ fn parse_tables() -> HashMap<String, Message> {
                 current.as_mut().map(|message| message.fields.extend(field));
                 continue;
             }
-            let next = Message {
-                name: line,
-                version,
-                fields: Vec::new(),
-            };
+            let next = Message { name: line, version, fields: Vec::new() };
             if let Some(done) = current.replace(next) {
                 messages.insert(format!("{package}.{}", done.name), done);
             }
@@ -156,12 +141,7 @@ fn parse_field(package: &str, line: &'static str) -> Option<Field> {
         Some(kind) => (true, kind),
         None => (false, kind),
     };
-    Some(Field {
-        name,
-        tag,
-        kind: parse_type(package, kind),
-        inline,
-    })
+    Some(Field { name, tag, kind: parse_type(package, kind), inline })
 }
 
 fn parse_type(package: &str, text: &str) -> Type {

@@ -110,7 +110,10 @@ fn pull_policy(image: &str) -> &'static str {
 }
 
 fn requests_from_limits(container: &mut Value) {
-    let Some(limits) = container.pointer("/resources/limits").and_then(Value::as_object).cloned() else { return };
+    let Some(limits) = container.pointer("/resources/limits").and_then(Value::as_object).cloned()
+    else {
+        return;
+    };
     let requests = ensure(ensure(container, "resources"), "requests");
     for (resource, limit) in limits {
         set_if_absent(requests, &resource, limit);
@@ -125,7 +128,9 @@ fn host_ports_from_container_ports(container: &mut Value) {
 }
 
 fn volume(volume: &mut Value) {
-    let Some(fields) = volume.as_object_mut() else { return };
+    let Some(fields) = volume.as_object_mut() else {
+        return;
+    };
     if fields.iter().all(|(name, source)| name == "name" || source.is_null()) {
         fields.insert("emptyDir".to_owned(), json!({}));
     }

@@ -30,7 +30,8 @@ pub fn service(object: &mut Value) {
     if load_balancer {
         set_if_absent(spec, "allocateLoadBalancerNodePorts", true);
         if let Some(status) = object.pointer_mut("/status/loadBalancer") {
-            let with_ip = items_mut(status, "ingress").filter(|ingress| ingress["ip"].as_str().is_some_and(|ip| !ip.is_empty()));
+            let with_ip = items_mut(status, "ingress")
+                .filter(|ingress| ingress["ip"].as_str().is_some_and(|ip| !ip.is_empty()));
             with_ip.for_each(|ingress| set_if_absent(ingress, "ipMode", "VIP"));
         }
     }
@@ -44,7 +45,11 @@ fn session_affinity(spec: &mut Value) {
     }
     let timeout = spec.pointer("/sessionAffinityConfig/clientIP/timeoutSeconds");
     if spec["sessionAffinity"] == "ClientIP" && timeout.is_none_or(Value::is_null) {
-        set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": CLIENT_IP_AFFINITY_SECONDS}}));
+        set(
+            spec,
+            "sessionAffinityConfig",
+            json!({"clientIP": {"timeoutSeconds": CLIENT_IP_AFFINITY_SECONDS}}),
+        );
     }
 }
 

@@ -16,7 +16,11 @@ fn deployment() {
     let containers = json!([{"name": "a", "image": "nginx", "ports": [{"containerPort": 80}],
         "env": [{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         "readinessProbe": {"httpGet": {"port": 80}}}]);
-    check("apps", "Deployment", json!({"spec": {"template": {"spec": {"containers": containers}}}}), &expect![[r#"
+    check(
+        "apps",
+        "Deployment",
+        json!({"spec": {"template": {"spec": {"containers": containers}}}}),
+        &expect![[r#"
         {
           "spec": {
             "progressDeadlineSeconds": 600,
@@ -77,7 +81,8 @@ fn deployment() {
               }
             }
           }
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]
@@ -87,7 +92,11 @@ fn pod() {
             "ports": [{"containerPort": 80}], "lifecycle": {"preStop": {"httpGet": {"port": 1}}}}],
         "volumes": [{"name": "e"}, {"name": "s", "secret": {"secretName": "s"}}, {"name": "h", "hostPath": {"path": "/a"}},
             {"name": "p", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]});
-    check("", "Pod", json!({"spec": spec}), &expect![[r#"
+    check(
+        "",
+        "Pod",
+        json!({"spec": spec}),
+        &expect![[r#"
         {
           "spec": {
             "containers": [
@@ -172,12 +181,17 @@ fn pod() {
           "status": {
             "phase": "Pending"
           }
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]
 fn services() {
-    check("", "Service", json!({"spec": {"ports": [{"port": 80}]}}), &expect![[r#"
+    check(
+        "",
+        "Service",
+        json!({"spec": {"ports": [{"port": 80}]}}),
+        &expect![[r#"
         {
           "spec": {
             "internalTrafficPolicy": "Cluster",
@@ -191,10 +205,15 @@ fn services() {
             "sessionAffinity": "None",
             "type": "ClusterIP"
           }
-        }"#]]);
+        }"#]],
+    );
     let balancer = json!({"spec": {"type": "LoadBalancer", "sessionAffinity": "ClientIP", "ports": [{"port": 80, "targetPort": "http"}]},
         "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}});
-    check("", "Service", balancer, &expect![[r#"
+    check(
+        "",
+        "Service",
+        balancer,
+        &expect![[r#"
         {
           "spec": {
             "allocateLoadBalancerNodePorts": true,
@@ -225,21 +244,31 @@ fn services() {
               ]
             }
           }
-        }"#]]);
-    check("", "Service", json!({"spec": {"type": "ExternalName", "externalName": "a.b"}}), &expect![[r#"
+        }"#]],
+    );
+    check(
+        "",
+        "Service",
+        json!({"spec": {"type": "ExternalName", "externalName": "a.b"}}),
+        &expect![[r#"
         {
           "spec": {
             "externalName": "a.b",
             "sessionAffinity": "None",
             "type": "ExternalName"
           }
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]
 fn jobs() {
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [], "restartPolicy": "Never"}});
-    check("batch", "Job", json!({"metadata": {}, "spec": {"template": template}}), &expect![[r#"
+    check(
+        "batch",
+        "Job",
+        json!({"metadata": {}, "spec": {"template": template}}),
+        &expect![[r#"
         {
           "metadata": {
             "labels": {
@@ -270,8 +299,13 @@ fn jobs() {
               }
             }
           }
-        }"#]]);
-    check("batch", "Job", json!({"metadata": {}, "spec": {"completions": 3, "backoffLimitPerIndex": 1, "podFailurePolicy": {"rules": []}}}), &expect![[r#"
+        }"#]],
+    );
+    check(
+        "batch",
+        "Job",
+        json!({"metadata": {}, "spec": {"completions": 3, "backoffLimitPerIndex": 1, "podFailurePolicy": {"rules": []}}}),
+        &expect![[r#"
         {
           "metadata": {},
           "spec": {
@@ -296,12 +330,17 @@ fn jobs() {
               }
             }
           }
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]
 fn the_smaller_kinds() {
-    check("", "Namespace", json!({"metadata": {"name": "a"}}), &expect![[r#"
+    check(
+        "",
+        "Namespace",
+        json!({"metadata": {"name": "a"}}),
+        &expect![[r#"
         {
           "metadata": {
             "labels": {
@@ -312,15 +351,25 @@ fn the_smaller_kinds() {
           "status": {
             "phase": "Active"
           }
-        }"#]]);
-    check("", "Secret", json!({"metadata": {"name": "a"}}), &expect![[r#"
+        }"#]],
+    );
+    check(
+        "",
+        "Secret",
+        json!({"metadata": {"name": "a"}}),
+        &expect![[r#"
         {
           "metadata": {
             "name": "a"
           },
           "type": "Opaque"
-        }"#]]);
-    check("discovery.k8s.io", "EndpointSlice", json!({"ports": [{"port": 80}]}), &expect![[r#"
+        }"#]],
+    );
+    check(
+        "discovery.k8s.io",
+        "EndpointSlice",
+        json!({"ports": [{"port": 80}]}),
+        &expect![[r#"
         {
           "ports": [
             {
@@ -329,8 +378,13 @@ fn the_smaller_kinds() {
               "protocol": "TCP"
             }
           ]
-        }"#]]);
-    check("", "Endpoints", json!({"subsets": [{"ports": [{"port": 80}]}]}), &expect![[r#"
+        }"#]],
+    );
+    check(
+        "",
+        "Endpoints",
+        json!({"subsets": [{"ports": [{"port": 80}]}]}),
+        &expect![[r#"
         {
           "subsets": [
             {
@@ -342,8 +396,13 @@ fn the_smaller_kinds() {
               ]
             }
           ]
-        }"#]]);
-    check("networking.k8s.io", "IngressClass", json!({"spec": {"parameters": {"kind": "A", "name": "b"}}}), &expect![[r#"
+        }"#]],
+    );
+    check(
+        "networking.k8s.io",
+        "IngressClass",
+        json!({"spec": {"parameters": {"kind": "A", "name": "b"}}}),
+        &expect![[r#"
         {
           "spec": {
             "parameters": {
@@ -352,8 +411,13 @@ fn the_smaller_kinds() {
               "scope": "Cluster"
             }
           }
-        }"#]]);
-    check("", "Node", json!({"status": {"capacity": {"cpu": "1"}}}), &expect![[r#"
+        }"#]],
+    );
+    check(
+        "",
+        "Node",
+        json!({"status": {"capacity": {"cpu": "1"}}}),
+        &expect![[r#"
         {
           "status": {
             "allocatable": {
@@ -363,5 +427,6 @@ fn the_smaller_kinds() {
               "cpu": "1"
             }
           }
-        }"#]]);
+        }"#]],
+    );
 }

@@ -42,10 +42,15 @@ pub fn job(object: &mut Value) {
     set_if_absent(spec, "suspend", false);
     set_if_absent(spec, "manualSelector", false);
     let has_failure_policy = spec.get("podFailurePolicy").is_some_and(Value::is_object);
-    set_if_absent(spec, "podReplacementPolicy", if has_failure_policy { "Failed" } else { "TerminatingOrFailed" });
+    set_if_absent(
+        spec,
+        "podReplacementPolicy",
+        if has_failure_policy { "Failed" } else { "TerminatingOrFailed" },
+    );
     if let Some(policy) = spec.get_mut("podFailurePolicy") {
         for rule in items_mut(policy, "rules") {
-            items_mut(rule, "onPodConditions").for_each(|condition| set_if_empty(condition, "status", "True"));
+            items_mut(rule, "onPodConditions")
+                .for_each(|condition| set_if_empty(condition, "status", "True"));
         }
     }
     template(spec);
@@ -58,8 +63,11 @@ fn template(spec: &mut Value) {
 }
 
 fn labels_from_template(object: &mut Value) {
-    let is_empty = |labels: Option<&Value>| labels.and_then(Value::as_object).is_none_or(serde_json::Map::is_empty);
-    let labels = object.pointer("/spec/template/metadata/labels").cloned().unwrap_or_else(|| json!({}));
+    let is_empty = |labels: Option<&Value>| {
+        labels.and_then(Value::as_object).is_none_or(serde_json::Map::is_empty)
+    };
+    let labels =
+        object.pointer("/spec/template/metadata/labels").cloned().unwrap_or_else(|| json!({}));
     if is_empty(object.pointer("/metadata/labels")) && !is_empty(Some(&labels)) {
         set(ensure(object, "metadata"), "labels", labels);
     }

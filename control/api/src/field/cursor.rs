@@ -44,13 +44,19 @@ impl<'a> Cursor<'a> {
     pub fn items(&self) -> impl Iterator<Item = Cursor<'a>> + use<'a> {
         let path = self.path.clone();
         let items = self.value.as_array().map_or(&[] as &[Value], Vec::as_slice);
-        items.iter().enumerate().map(move |(index, value)| Cursor { value, path: path.index(index) })
+        items
+            .iter()
+            .enumerate()
+            .map(move |(index, value)| Cursor { value, path: path.index(index) })
     }
 
     /// The entries of the map here, with keyed paths (`labels[app]`).
     pub fn entries(&self) -> impl Iterator<Item = (&'a str, Cursor<'a>)> + use<'a> {
         let path = self.path.clone();
-        self.map().into_iter().flatten().map(move |(key, value)| (key.as_str(), Cursor { value, path: path.key(key) }))
+        self.map()
+            .into_iter()
+            .flatten()
+            .map(move |(key, value)| (key.as_str(), Cursor { value, path: path.key(key) }))
     }
 
     /// The map or struct here, if there is one.

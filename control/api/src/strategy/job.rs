@@ -20,7 +20,9 @@ pub fn prepare_create(job: &mut Value) {
     }
     let labels = &mut spec["template"]["metadata"]["labels"];
     // The keys without a prefix are what releases before 1.27 used.
-    for (key, value) in [(CONTROLLER_UID, &uid), ("controller-uid", &uid), (JOB_NAME, &name), ("job-name", &name)] {
+    for (key, value) in
+        [(CONTROLLER_UID, &uid), ("controller-uid", &uid), (JOB_NAME, &name), ("job-name", &name)]
+    {
         labels[key] = Value::from(value.as_str());
     }
     if spec["selector"].is_null() {

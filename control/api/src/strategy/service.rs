@@ -18,7 +18,8 @@ pub fn prepare_create(service: &mut Value) {
 /// Prepares a Service to take the place of an old one.
 pub fn prepare_update(service: &mut Value, old: &Value) {
     let old = &old["spec"];
-    let (kind, old_kind) = (text(&service["spec"], "type").to_owned(), text(old, "type").to_owned());
+    let (kind, old_kind) =
+        (text(&service["spec"], "type").to_owned(), text(old, "type").to_owned());
     let spec = &mut service["spec"];
     if kind != "ExternalName" && old_kind != "ExternalName" {
         keep_allocated(spec, old);
@@ -39,7 +40,10 @@ fn keep_allocated(spec: &mut Value, old: &Value) {
             }
         }
     }
-    if text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local" && spec["healthCheckNodePort"].is_null() {
+    if text(spec, "type") == "LoadBalancer"
+        && text(spec, "externalTrafficPolicy") == "Local"
+        && spec["healthCheckNodePort"].is_null()
+    {
         if let Some(port) = old.get("healthCheckNodePort") {
             spec["healthCheckNodePort"] = port.clone();
         }
@@ -51,13 +55,22 @@ fn keep_allocated(spec: &mut Value, old: &Value) {
 
 fn keep_node_ports(spec: &mut Value, old: &Value) {
     let old_ports = old["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let Some(ports) = spec["ports"].as_array_mut() else { return };
+    let Some(ports) = spec["ports"].as_array_mut() else {
+        return;
+    };
     let is_zero = |port: &Value| port["nodePort"].as_i64().unwrap_or(0) == 0;
-    let mut taken: Vec<(Value, Value)> =
-        ports.iter().filter(|port| !is_zero(port)).map(|port| (port["nodePort"].clone(), port["protocol"].clone())).collect();
+    let mut taken: Vec<(Value, Value)> = ports
+        .iter()
+        .filter(|port| !is_zero(port))
+        .map(|port| (port["nodePort"].clone(), port["protocol"].clone()))
+        .collect();
     for port in ports.iter_mut().filter(|port| is_zero(port)) {
-        let same = |old: &&Value| old["port"] == port["port"] && old["protocol"] == port["protocol"] && !is_zero(old);
-        let Some(old) = old_ports.iter().find(same) else { continue };
+        let same = |old: &&Value| {
+            old["port"] == port["port"] && old["protocol"] == port["protocol"] && !is_zero(old)
+        };
+        let Some(old) = old_ports.iter().find(same) else {
+            continue;
+        };
         let key = (old["nodePort"].clone(), old["protocol"].clone());
         if !taken.contains(&key) {
             port["nodePort"] = key.0.clone();
@@ -98,7 +111,9 @@ fn release(spec: &mut Value, old: &Value, kind: &str, old_kind: &str) {
     if has_node_ports(old_kind) && !has_node_ports(kind) {
         release_node_ports(spec, old);
     }
-    let needs_check = |spec: &Value| text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
+    let needs_check = |spec: &Value| {
+        text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local"
+    };
     if needs_check(old) && !needs_check(spec) && unchanged(spec, "healthCheckNodePort") {
         remove(spec, "healthCheckNodePort");
     }
@@ -109,14 +124,20 @@ fn release(spec: &mut Value, old: &Value, kind: &str, old_kind: &str) {
             }
         }
     }
-    let reachable = |spec: &Value, kind: &str| has_node_ports(kind) || (kind == "ClusterIP" && !is_empty(spec, "externalIPs"));
-    if reachable(old, old_kind) && !reachable(spec, kind) && unchanged(spec, "externalTrafficPolicy") {
+    let reachable = |spec: &Value, kind: &str| {
+        has_node_ports(kind) || (kind == "ClusterIP" && !is_empty(spec, "externalIPs"))
+    };
+    if reachable(old, old_kind)
+        && !reachable(spec, kind)
+        && unchanged(spec, "externalTrafficPolicy")
+    {
         remove(spec, "externalTrafficPolicy");
     }
 }
 
 fn release_node_ports(spec: &mut Value, old: &Value) {
-    let allocated: Vec<&Value> = old["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]).collect();
+    let allocated: Vec<&Value> =
+        old["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]).collect();
     for port in spec["ports"].as_array_mut().into_iter().flatten() {
         if allocated.contains(&&port["nodePort"]) {
             remove(port, "nodePort");

@@ -56,8 +56,12 @@ pub fn secret(at: &Cursor<'_>, errors: &mut Vec<Error>) {
             require("username");
             require("password");
         }
-        "kubernetes.io/ssh-auth" if data.child("ssh-privatekey").is_empty() => require("ssh-privatekey"),
-        "kubernetes.io/tls" => ["tls.crt", "tls.key"].into_iter().filter(|key| !has(key)).for_each(require),
+        "kubernetes.io/ssh-auth" if data.child("ssh-privatekey").is_empty() => {
+            require("ssh-privatekey")
+        }
+        "kubernetes.io/tls" => {
+            ["tls.crt", "tls.key"].into_iter().filter(|key| !has(key)).for_each(require)
+        }
         _ => {}
     }
 }
@@ -68,7 +72,12 @@ pub fn secret_update(at: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>)
     unchanged_if_immutable(at, old, &["data"], errors);
 }
 
-fn unchanged_if_immutable(at: &Cursor<'_>, old: &Cursor<'_>, fields: &[&str], errors: &mut Vec<Error>) {
+fn unchanged_if_immutable(
+    at: &Cursor<'_>,
+    old: &Cursor<'_>,
+    fields: &[&str],
+    errors: &mut Vec<Error>,
+) {
     if !old.child("immutable").flag() {
         return;
     }
@@ -81,7 +90,9 @@ fn unchanged_if_immutable(at: &Cursor<'_>, old: &Cursor<'_>, fields: &[&str], er
 
 fn keys(value: &Cursor<'_>, key: &str, errors: &mut Vec<Error>) {
     let complaints = format::config_key(key);
-    errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&value.path, key, complaint)));
+    errors.extend(
+        complaints.into_iter().map(|complaint| Error::invalid(&value.path, key, complaint)),
+    );
 }
 
 fn service_account_name(at: &Cursor<'_>, errors: &mut Vec<Error>) {

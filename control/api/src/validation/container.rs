@@ -10,8 +10,10 @@ use super::{complain, format, one_of, probe, quantities, security};
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: [&str; 2] = ["File", "FallbackToLogsOnError"];
+const RESTART_ACTIONS: [&str; 2] = ["Restart", "RestartAllContainers"];
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
-const EPHEMERAL_FORBIDDEN: [&str; 6] = ["lifecycle", "livenessProbe", "ports", "readinessProbe", "resources", "startupProbe"];
+const EPHEMERAL_FORBIDDEN: [&str; 6] =
+    ["lifecycle", "livenessProbe", "ports", "readinessProbe", "resources", "startupProbe"];
 const INIT_FORBIDDEN: [&str; 4] = ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"];
 const ENV_FIELD_PATHS: [&str; 9] = [
     "metadata.name",
@@ -45,8 +47,14 @@ pub fn containers(at: &Cursor<'_>, pod: &PodContext<'_>, errors: &mut Vec<Error>
 }
 
 /// The init containers: run one by one, unless `restartPolicy: Always` makes them sidecars.
-pub fn init_containers(at: &Cursor<'_>, regular: &Cursor<'_>, pod: &PodContext<'_>, errors: &mut Vec<Error>) {
-    let mut names: HashSet<String> = regular.items().map(|container| container.child("name").text().to_owned()).collect();
+pub fn init_containers(
+    at: &Cursor<'_>,
+    regular: &Cursor<'_>,
+    pod: &PodContext<'_>,
+    errors: &mut Vec<Error>,
+) {
+    let mut names: HashSet<String> =
+        regular.items().map(|container| container.child("name").text().to_owned()).collect();
     for container in at.items() {
         common(&container, pod, errors);
         restart_policy(&container, errors);
@@ -57,14 +65,22 @@ pub fn init_containers(at: &Cursor<'_>, regular: &Cursor<'_>, pod: &PodContext<'
             continue;
         }
         let set = INIT_FORBIDDEN.iter().map(|field| container.child(field)).filter(Cursor::is_set);
-        errors.extend(set.map(|field| field.forbidden("may not be set for init containers without restartPolicy=Always")));
+        errors.extend(set.map(|field| {
+            field.forbidden("may not be set for init containers without restartPolicy=Always")
+        }));
     }
 }
 
 /// The ephemeral containers of a pod, which only debug it.
 pub fn ephemeral_containers(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
-    let named = |list: &str| spec.child(list).items().map(|container| container.child("name").text().to_owned()).collect::<Vec<_>>();
-    let others: HashSet<String> = named("containers").into_iter().chain(named("initContainers")).collect();
+    let named = |list: &str| {
+        spec.child(list)
+            .items()
+            .map(|container| container.child("name").text().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let others: HashSet<String> =
+        named("containers").into_iter().chain(named("initContainers")).collect();
     let mut names = others.clone();
     for container in spec.child("ephemeralContainers").items() {
         unique_name(&container, &mut names, errors);
@@ -72,8 +88,22 @@ pub fn ephemeral_containers(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
         if !target.is_empty() && !others.contains(target.text()) {
             errors.push(target.not_found());
         }
-        let set = EPHEMERAL_FORBIDDEN.iter().map(|field| container.child(field)).filter(|field| !field.is_empty());
+        let set = EPHEMERAL_FORBIDDEN
+            .iter()
+            .map(|field| container.child(field))
+            .filter(|field| !field.is_empty());
         errors.extend(set.map(|field| field.forbidden("cannot be set for an Ephemeral Container")));
+    }
+}
+
+/// What holds for the containers of pods, but for historical reasons not for those of templates.
+pub fn images_of_pod(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
+    let lists = ["containers", "initContainers", "ephemeralContainers"];
+    for container in lists.iter().flat_map(|list| spec.child(list).items()) {
+        let image = container.child("image");
+        if image.text() != image.text().trim() {
+            errors.push(image.invalid("must not have leading or trailing whitespace"));
+        }
     }
 }
 
@@ -86,8 +116,6 @@ fn common(at: &Cursor<'_>, pod: &PodContext<'_>, errors: &mut Vec<Error>) {
     let image = at.child("image");
     if image.is_empty() {
         errors.push(image.required(""));
-    } else if image.text() != image.text().trim() {
-        errors.push(image.invalid("must not have leading or trailing whitespace"));
     }
     one_of(&at.child("terminationMessagePolicy"), &MESSAGE_POLICIES, errors);
     ports(&at.child("ports"), errors);
@@ -107,6 +135,17 @@ fn restart_policy(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let rules = at.child("restartPolicyRules");
     if !rules.is_empty() && !policy.is_set() {
         errors.push(policy.required("must specify restartPolicy when restart rules are used"));
+    }
+    for rule in rules.items() {
+        one_of_shown(&rule.child("action"), &RESTART_ACTIONS, errors);
+        one_of_shown(&rule.descend(&["exitCodes", "operator"]), &["In", "NotIn"], errors);
+    }
+}
+
+/// A string must be one of the supported ones; an empty one is shown as such.
+fn one_of_shown(at: &Cursor<'_>, supported: &[&str], errors: &mut Vec<Error>) {
+    if !supported.contains(&at.text()) {
+        errors.push(Error::not_supported(&at.path, at.text(), supported));
     }
 }
 
@@ -173,14 +212,26 @@ fn environment(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         if !prefix.is_empty() {
             complain(&prefix, format::variable_name(prefix.text()), errors);
         }
-        let sources: Vec<Cursor<'_>> = ["configMapRef", "secretRef"].iter().map(|name| source.child(name)).filter(Cursor::is_set).collect();
+        let sources: Vec<Cursor<'_>> = ["configMapRef", "secretRef"]
+            .iter()
+            .map(|name| source.child(name))
+            .filter(Cursor::is_set)
+            .collect();
         for reference in &sources {
             reference_name(reference, errors);
         }
         match sources.len() {
-            0 => errors.push(Error::invalid(&env_from.path, "", "must specify one of: `configMapRef` or `secretRef`")),
+            0 => errors.push(Error::invalid(
+                &env_from.path,
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            )),
             1 => {}
-            _ => errors.push(Error::invalid(&env_from.path, "", "may not have more than one field specified at a time")),
+            _ => errors.push(Error::invalid(
+                &env_from.path,
+                "",
+                "may not have more than one field specified at a time",
+            )),
         }
     }
 }
@@ -198,14 +249,20 @@ fn value_from(at: &Cursor<'_>, has_value: bool, errors: &mut Vec<Error>) {
         if reference.is_set() {
             let name = reference.child("name");
             let complaints = format::dns1123_subdomain(name.text());
-            errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&name.path, name.text(), complaint)));
+            errors.extend(
+                complaints
+                    .into_iter()
+                    .map(|complaint| Error::invalid(&name.path, name.text(), complaint)),
+            );
             config_key(&reference.child("key"), errors);
         }
     }
     let known = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
     let count = known.iter().filter(|name| at.child(name).is_set()).count();
     let detail = match count {
-        0 => "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        0 => {
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+        }
         _ if has_value => "may not be specified when `value` is not empty",
         1 => return,
         _ => "may not have more than one field specified at a time",
@@ -224,17 +281,29 @@ pub fn field_ref(at: &Cursor<'_>, supported: &[&str], errors: &mut Vec<Error>) {
     let path = at.child("fieldPath");
     let subscripted = path.text().strip_suffix("']").and_then(|rest| rest.split_once("['"));
     let invalid = |value: &str, complaints: Vec<String>| {
-        complaints.into_iter().map(|complaint| Error::invalid(&at.path, value, complaint)).collect::<Vec<_>>()
+        complaints
+            .into_iter()
+            .map(|complaint| Error::invalid(&at.path, value, complaint))
+            .collect::<Vec<_>>()
     };
     match subscripted {
         Some(("metadata.labels", key)) => errors.extend(invalid(key, format::label_key(key))),
-        Some(("metadata.annotations", key)) => errors.extend(invalid(key, format::label_key(&key.to_lowercase()))),
-        Some((path, _)) => errors.push(Error::invalid(&at.path, path, "does not support subscript")),
+        Some(("metadata.annotations", key)) => {
+            errors.extend(invalid(key, format::label_key(&key.to_lowercase())))
+        }
+        Some((path, _)) => {
+            errors.push(Error::invalid(&at.path, path, "does not support subscript"))
+        }
         None if supported.contains(&path.text()) => {}
-        None if ENV_FIELD_PATHS.contains(&path.text()) || ["metadata.labels", "metadata.annotations"].contains(&path.text()) => {
+        None if ENV_FIELD_PATHS.contains(&path.text())
+            || ["metadata.labels", "metadata.annotations"].contains(&path.text()) =>
+        {
             errors.push(path.not_supported(supported));
         }
-        None => errors.push(path.invalid(format!("error converting fieldPath: field label not supported: {}", path.text()))),
+        None => errors.push(path.invalid(format!(
+            "error converting fieldPath: field label not supported: {}",
+            path.text()
+        ))),
     }
 }
 
@@ -279,12 +348,20 @@ fn mounts(at: &Cursor<'_>, pod: &PodContext<'_>, errors: &mut Vec<Error>) {
             }
         }
         if !mount.child("subPath").is_empty() && !mount.child("subPathExpr").is_empty() {
-            errors.push(mount.child("subPathExpr").invalid("subPathExpr and subPath are mutually exclusive"));
+            errors.push(
+                mount
+                    .child("subPathExpr")
+                    .invalid("subPathExpr and subPath are mutually exclusive"),
+            );
         }
         let propagation = mount.child("mountPropagation");
         let supported = ["Bidirectional", "HostToContainer", "None"];
         if propagation.is_set() && !supported.contains(&propagation.text()) {
-            errors.push(Error::not_supported(&at.path.child("mountPropagation"), propagation.text(), &supported));
+            errors.push(Error::not_supported(
+                &at.path.child("mountPropagation"),
+                propagation.text(),
+                &supported,
+            ));
         }
     }
 }

@@ -9,9 +9,14 @@ pub fn event(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let about = if regarding.is_set() { regarding } else { involved };
     let namespace = at.descend(&["metadata", "namespace"]).text();
     let about_namespace = about.child("namespace");
-    let expected_default = about_namespace.is_empty() && !["", "default", "kube-system"].contains(&namespace);
+    let expected_default =
+        about_namespace.is_empty() && !["", "default", "kube-system"].contains(&namespace);
     if expected_default || (!about_namespace.is_empty() && about_namespace.text() != namespace) {
-        errors.push(Error::invalid(&about_namespace.path, about_namespace.text(), "does not match event.namespace"));
+        errors.push(Error::invalid(
+            &about_namespace.path,
+            about_namespace.text(),
+            "does not match event.namespace",
+        ));
     }
 }
 
@@ -25,9 +30,5 @@ pub fn lease(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let transitions = spec.child("leaseTransitions");
     if transitions.int().is_some_and(|count| count < 0) {
         errors.push(transitions.invalid("must be greater than or equal to 0"));
-    }
-    let holder = spec.child("holderIdentity");
-    if holder.is_set() && holder.is_empty() {
-        errors.push(holder.invalid("must not be empty"));
     }
 }

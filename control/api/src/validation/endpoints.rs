@@ -23,8 +23,13 @@ pub fn endpoints(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         for address in ready.items().chain(not_ready.items()) {
             let ip = address.child("ip");
             let complaints = format::ip(ip.text());
-            let complaints = if complaints.is_empty() { format::non_special_ip(ip.text()) } else { complaints };
-            errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&ip.path, ip.text(), complaint)));
+            let complaints =
+                if complaints.is_empty() { format::non_special_ip(ip.text()) } else { complaints };
+            errors.extend(
+                complaints
+                    .into_iter()
+                    .map(|complaint| Error::invalid(&ip.path, ip.text(), complaint)),
+            );
             let hostname = address.child("hostname");
             if !hostname.is_empty() {
                 complain(&hostname, format::dns1123_label(hostname.text()), errors);
@@ -40,7 +45,11 @@ pub fn endpoints(at: &Cursor<'_>, errors: &mut Vec<Error>) {
             }
             let number = port.child("port");
             let value = number.int_or_zero();
-            errors.extend(format::port_number(value).into_iter().map(|complaint| Error::invalid(&number.path, value, complaint)));
+            errors.extend(
+                format::port_number(value)
+                    .into_iter()
+                    .map(|complaint| Error::invalid(&number.path, value, complaint)),
+            );
             one_of(&port.child("protocol"), &PROTOCOLS, errors);
         }
     }
@@ -72,8 +81,12 @@ fn slice_endpoints(at: &Cursor<'_>, address_type: &str, errors: &mut Vec<Error>)
         let addresses = endpoint.child("addresses");
         match addresses.len() {
             0 => errors.push(Error::required(&addresses.path, "must contain at least 1 address")),
-            count if count > ADDRESSES_MAX => errors.push(Error::too_many(&addresses.path, count, ADDRESSES_MAX)),
-            _ => addresses.items().for_each(|address| slice_address(&address, address_type, errors)),
+            count if count > ADDRESSES_MAX => {
+                errors.push(Error::too_many(&addresses.path, count, ADDRESSES_MAX))
+            }
+            _ => {
+                addresses.items().for_each(|address| slice_address(&address, address_type, errors))
+            }
         }
         let node_name = endpoint.child("nodeName");
         if node_name.is_set() {
@@ -93,8 +106,12 @@ fn slice_endpoints(at: &Cursor<'_>, address_type: &str, errors: &mut Vec<Error>)
 
 fn slice_address(at: &Cursor<'_>, address_type: &str, errors: &mut Vec<Error>) {
     let complaints = match address_type {
-        "IPv4" if at.text().parse::<std::net::Ipv4Addr>().is_err() => vec!["must be a valid IPv4 address".to_owned()],
-        "IPv6" if at.text().parse::<std::net::Ipv6Addr>().is_err() => vec!["must be a valid IPv6 address".to_owned()],
+        "IPv4" if at.text().parse::<std::net::Ipv4Addr>().is_err() => {
+            vec!["must be a valid IPv4 address".to_owned()]
+        }
+        "IPv6" if at.text().parse::<std::net::Ipv6Addr>().is_err() => {
+            vec!["must be a valid IPv6 address".to_owned()]
+        }
         "IPv4" | "IPv6" => format::non_special_ip(at.text()),
         "FQDN" => format::dns1123_subdomain(at.text().strip_suffix('.').unwrap_or(at.text())),
         _ => Vec::new(),
@@ -105,7 +122,11 @@ fn slice_address(at: &Cursor<'_>, address_type: &str, errors: &mut Vec<Error>) {
 fn topology(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     metadata::labels(at, errors);
     if at.value.get("kubernetes.io/hostname").is_some() {
-        errors.push(Error::invalid(&at.path.key("kubernetes.io/hostname"), "kubernetes.io/hostname", "set nodeName instead"));
+        errors.push(Error::invalid(
+            &at.path.key("kubernetes.io/hostname"),
+            "kubernetes.io/hostname",
+            "set nodeName instead",
+        ));
     }
 }
 

@@ -9,7 +9,8 @@ use regex::Regex;
 
 const DNS1123_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const DNS1123_SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
-const WILDCARD_SUBDOMAIN: &str = r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const WILDCARD_SUBDOMAIN: &str =
+    r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const DNS1035_LABEL: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
 const LABEL_KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
@@ -99,14 +100,18 @@ impl Pattern {
 
     /// The complaint as upstream words it, with examples and the pattern.
     fn message(&self) -> String {
-        let examples: Vec<String> = self.examples.iter().map(|example| format!("'{example}'")).collect();
+        let examples: Vec<String> =
+            self.examples.iter().map(|example| format!("'{example}'")).collect();
         let pattern = self.pattern;
         match examples.is_empty() {
             true => format!("{} (regex used for validation is '{pattern}')", self.complaint),
             // The two spaces are upstream's.
             false => {
                 let examples = examples.join(",  or ");
-                format!("{} (e.g. {examples}, regex used for validation is '{pattern}')", self.complaint)
+                format!(
+                    "{} (e.g. {examples}, regex used for validation is '{pattern}')",
+                    self.complaint
+                )
             }
         }
     }
@@ -170,7 +175,11 @@ pub fn label_key(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 complaints.push("prefix part must be non-empty".to_owned());
             } else {
-                complaints.extend(dns1123_subdomain(prefix).into_iter().map(|complaint| format!("prefix part {complaint}")));
+                complaints.extend(
+                    dns1123_subdomain(prefix)
+                        .into_iter()
+                        .map(|complaint| format!("prefix part {complaint}")),
+                );
             }
             name
         }
@@ -213,9 +222,13 @@ pub fn port_name(name: &str) -> Vec<String> {
             complaints.push(complaint.to_owned());
         }
     };
-    let charset = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let charset = !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     complain(!charset, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
-    complain(!name.bytes().any(|b| b.is_ascii_lowercase()), "must contain at least one letter (a-z)");
+    complain(
+        !name.bytes().any(|b| b.is_ascii_lowercase()),
+        "must contain at least one letter (a-z)",
+    );
     complain(name.contains("--"), "must not contain consecutive hyphens");
     complain(name.starts_with('-') || name.ends_with('-'), "must not begin or end with a hyphen");
     complaints
@@ -280,13 +293,17 @@ pub fn ip(text: &str) -> Vec<String> {
 pub fn cidr(text: &str) -> Vec<String> {
     match text.parse::<IpNet>() {
         Ok(_) => Vec::new(),
-        Err(_) => vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()],
+        Err(_) => {
+            vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()]
+        }
     }
 }
 
 /// An address endpoints may have: not unspecified, loopback or link-local.
 pub fn non_special_ip(text: &str) -> Vec<String> {
-    let Ok(address) = text.parse::<IpAddr>() else { return vec!["must be a valid IP address".to_owned()] };
+    let Ok(address) = text.parse::<IpAddr>() else {
+        return vec!["must be a valid IP address".to_owned()];
+    };
     let mut complaints = Vec::new();
     if address.is_unspecified() {
         complaints.push("may not be unspecified (0.0.0.0 or ::)".to_owned());
@@ -299,10 +316,13 @@ pub fn non_special_ip(text: &str) -> Vec<String> {
         IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
     };
     if link_local {
-        complaints.push("may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned());
+        complaints
+            .push("may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned());
     }
     if link_local_multicast {
-        complaints.push("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned());
+        complaints.push(
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned(),
+        );
     }
     complaints
 }

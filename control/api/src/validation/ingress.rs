@@ -17,7 +17,11 @@ pub fn ingress(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let spec = at.child("spec");
     let (rules, default_backend) = (spec.child("rules"), spec.child("defaultBackend"));
     if rules.is_empty() && !default_backend.is_set() {
-        errors.push(Error::invalid(&spec.path, rules.value.clone(), "either `defaultBackend` or `rules` must be specified"));
+        errors.push(Error::invalid(
+            &spec.path,
+            rules.value.clone(),
+            "either `defaultBackend` or `rules` must be specified",
+        ));
     }
     if default_backend.is_set() {
         backend(&default_backend, errors);
@@ -52,7 +56,11 @@ pub fn class_annotation(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let class = at.descend(&["spec", "ingressClassName"]);
     if annotation.is_set() && class.is_set() && annotation.value != class.value {
         let path = crate::field::Path::new("annotations").child(CLASS_ANNOTATION);
-        errors.push(Error::invalid(&path, annotation.text(), "must match `ingressClassName` when both are specified"));
+        errors.push(Error::invalid(
+            &path,
+            annotation.text(),
+            "must match `ingressClassName` when both are specified",
+        ));
     }
 }
 
@@ -100,8 +108,14 @@ fn path(at: &Cursor<'_>, errors: &mut Vec<Error>) {
             if !absolute {
                 wrong("must be an absolute path".to_owned());
             }
-            INVALID_SEQUENCES.iter().filter(|part| path.text().contains(**part)).for_each(|part| wrong(format!("must not contain '{part}'")));
-            INVALID_SUFFIXES.iter().filter(|part| path.text().ends_with(**part)).for_each(|part| wrong(format!("cannot end with '{part}'")));
+            INVALID_SEQUENCES
+                .iter()
+                .filter(|part| path.text().contains(**part))
+                .for_each(|part| wrong(format!("must not contain '{part}'")));
+            INVALID_SUFFIXES
+                .iter()
+                .filter(|part| path.text().ends_with(**part))
+                .for_each(|part| wrong(format!("cannot end with '{part}'")));
         }
         "ImplementationSpecific" => {
             if !path.is_empty() && !absolute {
@@ -130,9 +144,12 @@ fn service_backend(at: &Cursor<'_>, service: &Cursor<'_>, errors: &mut Vec<Error
         true => errors.push(name.required("")),
         false => complain(&name, format::dns1035_label(name.text()), errors),
     }
-    let (port_name, number) = (service.descend(&["port", "name"]), service.descend(&["port", "number"]));
+    let (port_name, number) =
+        (service.descend(&["port", "name"]), service.descend(&["port", "number"]));
     match (!port_name.is_empty(), number.int_or_zero() != 0) {
-        (true, true) => errors.push(Error::invalid(&at.path, "", "cannot set both port name & port number")),
+        (true, true) => {
+            errors.push(Error::invalid(&at.path, "", "cannot set both port name & port number"))
+        }
         (true, false) => complain(&port_name, format::port_name(port_name.text()), errors),
         (false, true) => complain(&number, format::port_number(number.int_or_zero()), errors),
         (false, false) => errors.push(at.required("port name or number is required")),
@@ -190,12 +207,17 @@ pub fn class_update(at: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) 
 }
 
 fn domain_prefixed_path(at: &Cursor<'_>, errors: &mut Vec<Error>) {
-    let Some((host, path)) = at.text().split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty()) else {
+    let Some((host, path)) =
+        at.text().split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty())
+    else {
         errors.push(at.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")"));
         return;
     };
     let of = |part: &str, complaints: Vec<String>| {
-        complaints.into_iter().map(|complaint| Error::invalid(&at.path, part, complaint)).collect::<Vec<_>>()
+        complaints
+            .into_iter()
+            .map(|complaint| Error::invalid(&at.path, part, complaint))
+            .collect::<Vec<_>>()
     };
     errors.extend(of(host, format::dns1123_subdomain(host)));
     errors.extend(of(path, format::http_path(path)));

@@ -43,7 +43,14 @@ pub fn job(at: &Cursor<'_>, errors: &mut Vec<Error>) {
 /// What may not change about a Job.
 pub fn update(at: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
     let (spec, old) = (at.child("spec"), old.child("spec"));
-    for name in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+    for name in [
+        "selector",
+        "completionMode",
+        "podFailurePolicy",
+        "backoffLimitPerIndex",
+        "managedBy",
+        "successPolicy",
+    ] {
         immutable(&spec.child(name), &old.child(name), errors);
     }
     completions_update(&spec, &old, errors);
@@ -58,8 +65,7 @@ fn completions_update(spec: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Erro
     if spec.child("completionMode").text() != "Indexed" || !completions.is_set() {
         immutable(&completions, &old.child("completions"), errors);
     } else if completions.value != spec.child("parallelism").value {
-        let detail = "can only be modified in tandem with spec.parallelism";
-        errors.push(completions.invalid(format!("field is immutable: {detail}")));
+        errors.push(completions.invalid("can only be modified in tandem with spec.parallelism"));
     }
 }
 
@@ -68,9 +74,19 @@ fn completions_update(spec: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Erro
 fn template_update(spec: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
     let (template, mut previous) = (spec.child("template"), old.child("template").value.clone());
     if old.child("suspend").flag() {
-        for path in ["/metadata/labels", "/metadata/annotations", "/spec/nodeSelector", "/spec/tolerations", "/spec/affinity", "/spec/schedulingGates"] {
+        for path in [
+            "/metadata/labels",
+            "/metadata/annotations",
+            "/spec/nodeSelector",
+            "/spec/tolerations",
+            "/spec/affinity",
+            "/spec/schedulingGates",
+        ] {
             let (parent, name) = path.rsplit_once('/').unwrap_or_default();
-            let Some(fields) = previous.pointer_mut(parent).and_then(|value| value.as_object_mut()) else { continue };
+            let Some(fields) = previous.pointer_mut(parent).and_then(|value| value.as_object_mut())
+            else {
+                continue;
+            };
             match template.value.pointer(path) {
                 Some(value) => fields.insert(name.to_owned(), value.clone()),
                 None => fields.remove(name),
@@ -101,8 +117,14 @@ fn generated_selector(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     for (key, value) in expected {
         let label = labels.value.get(key).and_then(|label| label.as_str());
         match label {
-            None => errors.push(Error::required(&labels.path.key(key), format!("must be '{value}'"))),
-            Some(label) if label != value => errors.push(Error::invalid(&labels.path.key(key), labels.value.clone(), format!("must be '{value}'"))),
+            None => {
+                errors.push(Error::required(&labels.path.key(key), format!("must be '{value}'")))
+            }
+            Some(label) if label != value => errors.push(Error::invalid(
+                &labels.path.key(key),
+                labels.value.clone(),
+                format!("must be '{value}'"),
+            )),
             Some(_) => {}
         }
     }
@@ -112,7 +134,8 @@ fn generated_selector(at: &Cursor<'_>, errors: &mut Vec<Error>) {
 }
 
 fn completion_mode(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
-    let (mode, completions, parallelism) = (spec.child("completionMode"), spec.child("completions"), spec.child("parallelism"));
+    let (mode, completions, parallelism) =
+        (spec.child("completionMode"), spec.child("completions"), spec.child("parallelism"));
     let indexed = mode.text() == "Indexed";
     if mode.is_set() && !COMPLETION_MODES.contains(&mode.text()) {
         errors.push(mode.not_supported(&COMPLETION_MODES));
@@ -132,7 +155,9 @@ fn completion_mode(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
         }
     }
     if spec.child("maxFailedIndexes").is_set() && !spec.child("backoffLimitPerIndex").is_set() {
-        errors.push(spec.child("backoffLimitPerIndex").required("when maxFailedIndexes is specified"));
+        errors.push(
+            spec.child("backoffLimitPerIndex").required("when maxFailedIndexes is specified"),
+        );
     }
     let replacement = spec.child("podReplacementPolicy");
     if replacement.is_set() {
@@ -149,14 +174,20 @@ fn failure_policy(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
         let action = rule.child("action");
         let supported = ["Count", "FailIndex", "FailJob", "Ignore"];
         if action.is_empty() {
-            errors.push(action.required("valid values: \"Count\", \"FailIndex\", \"FailJob\", \"Ignore\""));
+            errors.push(
+                action.required("valid values: \"Count\", \"FailIndex\", \"FailJob\", \"Ignore\""),
+            );
         } else if !supported.contains(&action.text()) {
             errors.push(action.not_supported(&supported));
         }
         let (codes, conditions) = (rule.child("onExitCodes"), rule.child("onPodConditions"));
         match (codes.is_set(), !conditions.is_empty()) {
-            (true, true) => errors.push(rule.invalid("specifying both OnExitCodes and OnPodConditions is not supported")),
-            (false, false) => errors.push(rule.invalid("specifying one of OnExitCodes and OnPodConditions is required")),
+            (true, true) => errors.push(
+                rule.invalid("specifying both OnExitCodes and OnPodConditions is not supported"),
+            ),
+            (false, false) => errors.push(
+                rule.invalid("specifying one of OnExitCodes and OnPodConditions is required"),
+            ),
             _ => {}
         }
         if codes.is_set() && codes.child("values").is_empty() {
@@ -173,9 +204,13 @@ fn restart_policy(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
     let policy = spec.descend(&["template", "spec", "restartPolicy"]);
     match policy.text() {
         // Always is also what defaulting makes of no policy at all.
-        "Always" | "" => errors.push(Error::required(&policy.path, "valid values: \"OnFailure\", \"Never\"")),
+        "Always" | "" => {
+            errors.push(Error::required(&policy.path, "valid values: \"OnFailure\", \"Never\""))
+        }
         "OnFailure" if spec.child("podFailurePolicy").is_set() => {
-            errors.push(policy.invalid("only \"Never\" is supported when podFailurePolicy is specified"));
+            errors.push(
+                policy.invalid("only \"Never\" is supported when podFailurePolicy is specified"),
+            );
         }
         "OnFailure" | "Never" => {}
         _ => errors.push(policy.not_supported(&["OnFailure", "Never"])),

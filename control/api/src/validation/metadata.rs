@@ -53,7 +53,14 @@ pub fn update(at: &Cursor<'_>, old: &Cursor<'_>) -> Vec<Error> {
     if generation.int_or_zero() < old.child("generation").int_or_zero() {
         errors.push(generation.invalid("must not be decremented"));
     }
-    for name in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for name in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         immutable(&at.child(name), &old.child(name), &mut errors);
     }
     common(at, &mut errors);
@@ -79,7 +86,11 @@ pub fn labels(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     for (key, value) in at.entries() {
         label_key(at, key, errors);
         let complaints = format::label_value(value.text());
-        errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&at.path, value.text(), complaint)));
+        errors.extend(
+            complaints
+                .into_iter()
+                .map(|complaint| Error::invalid(&at.path, value.text(), complaint)),
+        );
     }
 }
 
@@ -94,7 +105,9 @@ pub fn annotations(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let mut size = 0;
     for (key, value) in at.entries() {
         let complaints = format::label_key(&key.to_lowercase());
-        errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&at.path, key, complaint)));
+        errors.extend(
+            complaints.into_iter().map(|complaint| Error::invalid(&at.path, key, complaint)),
+        );
         size += key.len() + value.len();
     }
     if size > ANNOTATIONS_SIZE_MAX {
@@ -121,7 +134,8 @@ fn owner_references(at: &Cursor<'_>, errors: &mut Vec<Error>) {
             errors.push(reference.invalid("/v1, Kind=Event is disallowed from being an owner"));
         }
         if reference.child("controller").flag() {
-            let controller = format!("{}/{}", reference.child("kind").text(), reference.child("name").text());
+            let controller =
+                format!("{}/{}", reference.child("kind").text(), reference.child("name").text());
             match &first_controller {
                 Some(first) => errors.push(at.invalid(format!(
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {controller}"
@@ -144,7 +158,8 @@ fn finalizers(at: &Cursor<'_>, errors: &mut Vec<Error>) {
 
 fn no_new_finalizers(at: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
     let known = |finalizer: &Cursor<'_>| old.items().any(|old| old.value == finalizer.value);
-    let mut added: Vec<String> = at.items().filter(|item| !known(item)).map(|item| format!("{:?}", item.text())).collect();
+    let mut added: Vec<String> =
+        at.items().filter(|item| !known(item)).map(|item| format!("{:?}", item.text())).collect();
     if !added.is_empty() {
         added.sort();
         let added = added.join(", ");
@@ -160,7 +175,11 @@ pub fn namespace(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     for finalizer in finalizers.items() {
         label_key(&finalizers, finalizer.text(), errors);
         if !finalizer.text().contains('/') && finalizer.text() != "kubernetes" {
-            errors.push(Error::invalid(&finalizers.path, finalizer.text(), "name is neither a standard finalizer name nor is it fully qualified"));
+            errors.push(Error::invalid(
+                &finalizers.path,
+                finalizer.text(),
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
         }
     }
 }
@@ -173,24 +192,34 @@ pub fn label_selector(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         let operator = requirement.child("operator");
         match operator.text() {
             "In" | "NotIn" if values.is_empty() => {
-                errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
+                errors
+                    .push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                errors.push(values.forbidden(
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            text => errors.push(Error::invalid(&operator.path, text, "not a valid selector operator")),
+            text => {
+                errors.push(Error::invalid(&operator.path, text, "not a valid selector operator"))
+            }
         }
         let key = requirement.child("key");
         label_key(&key, key.text(), errors);
-        values.items().for_each(|value| complain(&value, format::label_value(value.text()), errors));
+        values
+            .items()
+            .for_each(|value| complain(&value, format::label_value(value.text()), errors));
     }
 }
 
 /// Whether a `metav1.LabelSelector` selects these labels; `None` if it cannot be read.
 pub fn selector_matches(selector: &Cursor<'_>, labels: &Cursor<'_>) -> Option<bool> {
     let label = |key: &str| labels.value.get(key).and_then(Value::as_str);
-    let mut matched = selector.child("matchLabels").entries().all(|(key, value)| label(key) == Some(value.text()));
+    let mut matched = selector
+        .child("matchLabels")
+        .entries()
+        .all(|(key, value)| label(key) == Some(value.text()));
     for requirement in selector.child("matchExpressions").items() {
         let found = label(requirement.child("key").text());
         let listed = requirement.child("values").items().any(|value| found == Some(value.text()));

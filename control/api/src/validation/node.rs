@@ -32,11 +32,13 @@ pub fn update(at: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
         }
         seen.push(address.value);
     }
-    let (cidrs, old_cidrs) = (at.descend(&["spec", "podCIDRs"]), old.descend(&["spec", "podCIDRs"]));
+    let (cidrs, old_cidrs) =
+        (at.descend(&["spec", "podCIDRs"]), old.descend(&["spec", "podCIDRs"]));
     if !old_cidrs.is_empty() && cidrs.value != old_cidrs.value {
         errors.push(cidrs.forbidden(POD_CIDR_CHANGE));
     }
-    let (provider, old_provider) = (at.descend(&["spec", "providerID"]), old.descend(&["spec", "providerID"]));
+    let (provider, old_provider) =
+        (at.descend(&["spec", "providerID"]), old.descend(&["spec", "providerID"]));
     if !old_provider.is_empty() && provider.value != old_provider.value {
         errors.push(provider.forbidden(PROVIDER_ID_CHANGE));
     }

@@ -7,7 +7,10 @@ use serde_json::Value;
 
 use crate::field::{Cursor, Error};
 
-use super::{complain, container, format, metadata, non_negative, one_of, quantities, scheduling, security, volume};
+use super::{
+    complain, container, format, metadata, non_negative, one_of, quantities, scheduling, security,
+    volume,
+};
 
 const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
@@ -26,6 +29,7 @@ pub struct PodContext<'a> {
 /// A pod.
 pub fn pod(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     pod_spec(&at.child("spec"), errors);
+    container::images_of_pod(&at.child("spec"), errors);
     if at.descend(&["spec", "ephemeralContainers"]).is_empty() {
         return;
     }
@@ -34,8 +38,14 @@ pub fn pod(at: &Cursor<'_>, errors: &mut Vec<Error>) {
 
 /// The pod template of a workload.
 pub fn template(at: &Cursor<'_>, errors: &mut Vec<Error>) {
-    metadata::labels(&at.descend(&["metadata", "labels"]).with_path(at.path.child("labels")), errors);
-    metadata::annotations(&at.descend(&["metadata", "annotations"]).with_path(at.path.child("annotations")), errors);
+    metadata::labels(
+        &at.descend(&["metadata", "labels"]).with_path(at.path.child("labels")),
+        errors,
+    );
+    metadata::annotations(
+        &at.descend(&["metadata", "annotations"]).with_path(at.path.child("annotations")),
+        errors,
+    );
     pod_spec(&at.child("spec"), errors);
     let ephemeral = at.descend(&["spec", "ephemeralContainers"]);
     if !ephemeral.is_empty() {
@@ -51,7 +61,12 @@ fn pod_spec(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         grace_period_seconds: grace_period.int().filter(|seconds| *seconds >= 0),
     };
     container::containers(&at.child("containers"), &context, errors);
-    container::init_containers(&at.child("initContainers"), &at.child("containers"), &context, errors);
+    container::init_containers(
+        &at.child("initContainers"),
+        &at.child("containers"),
+        &context,
+        errors,
+    );
     one_of(&at.child("restartPolicy"), &RESTART_POLICIES, errors);
     one_of(&at.child("dnsPolicy"), &DNS_POLICIES, errors);
     metadata::labels(&at.child("nodeSelector"), errors);
@@ -64,7 +79,11 @@ fn pod_spec(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     for gate in at.child("readinessGates").items() {
         let condition = gate.child("conditionType");
         let complaints = format::label_key(condition.text());
-        errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&condition.path, condition.text(), complaint)));
+        errors.extend(
+            complaints
+                .into_iter()
+                .map(|complaint| Error::invalid(&condition.path, condition.text(), complaint)),
+        );
     }
     scheduling::gates(at, errors);
     names(at, errors);
@@ -108,7 +127,9 @@ fn host_namespaces(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         for port in at.child(list).items().flat_map(|container| container.child("ports").items()) {
             let host_port = port.child("hostPort");
             if host_port.value != port.child("containerPort").value {
-                errors.push(host_port.required("must match `containerPort` when `hostNetwork` is true"));
+                errors.push(
+                    host_port.required("must match `containerPort` when `hostNetwork` is true"),
+                );
             }
         }
     }
@@ -131,17 +152,24 @@ fn dns_config(at: &Cursor<'_>, errors: &mut Vec<Error>) {
             return;
         }
         if nameservers.is_empty() {
-            errors.push(nameservers.required("must provide at least one DNS nameserver when `dnsPolicy` is None"));
+            errors.push(
+                nameservers
+                    .required("must provide at least one DNS nameserver when `dnsPolicy` is None"),
+            );
             return;
         }
     }
     if nameservers.len() > NAMESERVERS_MAX {
-        errors.push(nameservers.invalid(format!("must not have more than {NAMESERVERS_MAX} nameservers")));
+        errors.push(
+            nameservers.invalid(format!("must not have more than {NAMESERVERS_MAX} nameservers")),
+        );
     }
     nameservers.items().for_each(|address| complain(&address, format::ip(address.text()), errors));
     let searches = config.child("searches");
     if searches.len() > SEARCH_PATHS_MAX {
-        errors.push(searches.invalid(format!("must not have more than {SEARCH_PATHS_MAX} search paths")));
+        errors.push(
+            searches.invalid(format!("must not have more than {SEARCH_PATHS_MAX} search paths")),
+        );
     }
     let length = searches.items().map(|path| path.len() + 1).sum::<usize>().saturating_sub(1);
     if length > SEARCH_LIST_LENGTH_MAX {
@@ -165,7 +193,11 @@ fn host_aliases(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         let hostnames = alias.child("hostnames");
         for hostname in hostnames.items() {
             let complaints = format::dns1123_subdomain(hostname.text());
-            errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&hostnames.path, hostname.text(), complaint)));
+            errors.extend(
+                complaints
+                    .into_iter()
+                    .map(|complaint| Error::invalid(&hostnames.path, hostname.text(), complaint)),
+            );
         }
     }
 }

@@ -18,17 +18,24 @@ pub fn update(at: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
         let (new, old) = (spec.child(list), old.child(list));
         if new.len() != old.len() {
             // Upstream stops here: comparing further would only repeat this.
-            errors.push(Error::forbidden(&new.path, "pod updates may not add or remove containers"));
+            errors
+                .push(Error::forbidden(&new.path, "pod updates may not add or remove containers"));
             return;
         }
     }
     deadline(&spec.child("activeDeadlineSeconds"), &old.child("activeDeadlineSeconds"), errors);
-    scheduling::only_added_tolerations(&spec.child("tolerations"), &old.child("tolerations"), errors);
+    scheduling::only_added_tolerations(
+        &spec.child("tolerations"),
+        &old.child("tolerations"),
+        errors,
+    );
     only_deleted_gates(&spec.child("schedulingGates"), &old.child("schedulingGates"), errors);
     let munged = with_updatable_fields_of(spec.value, old.value);
     if !same(&munged, old.value) {
         let changed = changed_fields(&munged, old.value).join(", ");
-        errors.push(spec.forbidden(format!("pod updates may not change fields other than {UPDATABLE}\n changed: {changed}\n")));
+        errors.push(spec.forbidden(format!(
+            "pod updates may not change fields other than {UPDATABLE}\n changed: {changed}\n"
+        )));
     }
 }
 
@@ -40,7 +47,9 @@ fn deadline(new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
         (Some(seconds), Some(old)) if old < seconds => {
             errors.push(new.invalid("must be less than or equal to previous value"));
         }
-        (None, Some(_)) => errors.push(new.invalid("must not update from a positive integer to nil value")),
+        (None, Some(_)) => {
+            errors.push(new.invalid("must not update from a positive integer to nil value"))
+        }
         _ => {}
     }
 }
@@ -56,7 +65,9 @@ fn only_deleted_gates(new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error
 fn with_updatable_fields_of(new: &Value, old: &Value) -> Value {
     let mut munged = new.clone();
     for list in ["containers", "initContainers"] {
-        let (Some(new), Some(old)) = (munged[list].as_array_mut(), old[list].as_array()) else { continue };
+        let (Some(new), Some(old)) = (munged[list].as_array_mut(), old[list].as_array()) else {
+            continue;
+        };
         for (new, old) in new.iter_mut().zip(old) {
             new["image"] = old["image"].clone();
         }
@@ -64,7 +75,8 @@ fn with_updatable_fields_of(new: &Value, old: &Value) -> Value {
     for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
         munged[field] = old[field].clone();
     }
-    let was_negative = old["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0);
+    let was_negative =
+        old["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0);
     if was_negative && munged["terminationGracePeriodSeconds"].as_i64() == Some(1) {
         munged["terminationGracePeriodSeconds"] = old["terminationGracePeriodSeconds"].clone();
     }
@@ -78,7 +90,12 @@ fn with_updatable_fields_of(new: &Value, old: &Value) -> Value {
 }
 
 fn changed_fields(new: &Value, old: &Value) -> Vec<String> {
-    let names = |value: &Value| value.as_object().map(|fields| fields.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let names = |value: &Value| {
+        value
+            .as_object()
+            .map(|fields| fields.keys().cloned().collect::<Vec<_>>())
+            .unwrap_or_default()
+    };
     let mut all = names(new);
     all.extend(names(old));
     all.sort();

@@ -6,7 +6,13 @@ use super::pod::PodContext;
 use super::{format, non_negative, one_of, port_number_or_name};
 
 const SCHEMES: [&str; 2] = ["HTTP", "HTTPS"];
-const COUNTS: [&str; 5] = ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"];
+const COUNTS: [&str; 5] = [
+    "initialDelaySeconds",
+    "timeoutSeconds",
+    "periodSeconds",
+    "successThreshold",
+    "failureThreshold",
+];
 
 /// The probes and hooks of a container.
 pub fn probes(container: &Cursor<'_>, pod: &PodContext<'_>, errors: &mut Vec<Error>) {
@@ -43,20 +49,27 @@ fn probe(at: &Cursor<'_>, pod: &PodContext<'_>, errors: &mut Vec<Error>) {
 }
 
 fn handler(at: &Cursor<'_>, kinds: &[&str], pod: &PodContext<'_>, errors: &mut Vec<Error>) {
-    let set: Vec<(&str, Cursor<'_>)> =
-        kinds.iter().map(|kind| (*kind, at.child(kind))).filter(|(_, action)| action.is_set()).collect();
+    let set: Vec<(&str, Cursor<'_>)> = kinds
+        .iter()
+        .map(|kind| (*kind, at.child(kind)))
+        .filter(|(_, action)| action.is_set())
+        .collect();
     let Some(((kind, action), others)) = set.split_first() else {
         errors.push(at.required("must specify a handler type"));
         return;
     };
     match *kind {
-        "exec" if action.child("command").is_empty() => errors.push(action.child("command").required("")),
+        "exec" if action.child("command").is_empty() => {
+            errors.push(action.child("command").required(""))
+        }
         "httpGet" => http_get(action, errors),
         "tcpSocket" | "grpc" => port_number_or_name(&action.child("port"), errors),
         "sleep" => sleep(action, pod, errors),
         _ => {}
     }
-    errors.extend(others.iter().map(|(_, other)| other.forbidden("may not specify more than 1 handler type")));
+    errors.extend(
+        others.iter().map(|(_, other)| other.forbidden("may not specify more than 1 handler type")),
+    );
 }
 
 fn http_get(at: &Cursor<'_>, errors: &mut Vec<Error>) {
@@ -69,17 +82,23 @@ fn http_get(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     for header in headers.items() {
         let name = header.child("name").text();
         let complaints = format::http_header(name);
-        errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&headers.path, name, complaint)));
+        errors.extend(
+            complaints.into_iter().map(|complaint| Error::invalid(&headers.path, name, complaint)),
+        );
     }
 }
 
 fn sleep(at: &Cursor<'_>, pod: &PodContext<'_>, errors: &mut Vec<Error>) {
     let seconds = at.child("seconds").int_or_zero();
-    if let Some(grace_period) = pod.grace_period_seconds.filter(|limit| !(0..=*limit).contains(&seconds)) {
+    if let Some(grace_period) =
+        pod.grace_period_seconds.filter(|limit| !(0..=*limit).contains(&seconds))
+    {
         errors.push(Error::invalid(
             &at.path,
             seconds,
-            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace_period})"),
+            format!(
+                "must be non-negative and less than terminationGracePeriodSeconds ({grace_period})"
+            ),
         ));
     }
 }

@@ -6,9 +6,16 @@ use crate::field::{Cursor, Error};
 use super::{complain, format};
 
 const STANDARD: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
-const FIELD_REFS: [&str; 6] =
-    ["limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"];
-const BYTE_DIVISORS: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+const FIELD_REFS: [&str; 6] = [
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+];
+const BYTE_DIVISORS: [&str; 13] =
+    ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
 /// The `resources` of a container.
 pub fn requirements(at: &Cursor<'_>, errors: &mut Vec<Error>) {
@@ -29,19 +36,30 @@ pub fn requirements(at: &Cursor<'_>, errors: &mut Vec<Error>) {
             None => {}
         }
     }
-    let names: Vec<&str> = limits.entries().chain(requests.entries()).map(|(name, _)| name).collect();
+    let names: Vec<&str> =
+        limits.entries().chain(requests.entries()).map(|(name, _)| name).collect();
     let huge_pages = names.iter().any(|name| name.starts_with("hugepages-"));
     if huge_pages && !names.contains(&"cpu") && !names.contains(&"memory") {
         errors.push(at.forbidden("HugePages require cpu or memory"));
     }
 }
 
-fn within_limit(name: &str, requests: &Cursor<'_>, request: &str, limit: &str, errors: &mut Vec<Error>) {
-    let (Ok(asked), Ok(allowed)) = (request.parse::<Quantity>(), limit.parse::<Quantity>()) else { return };
+fn within_limit(
+    name: &str,
+    requests: &Cursor<'_>,
+    request: &str,
+    limit: &str,
+    errors: &mut Vec<Error>,
+) {
+    let (Ok(asked), Ok(allowed)) = (request.parse::<Quantity>(), limit.parse::<Quantity>()) else {
+        return;
+    };
     let detail = match (asked == allowed, may_overcommit(name)) {
         (true, _) => return,
         (false, false) => format!("must be equal to {name} limit of {limit}"),
-        (false, true) if asked > allowed => format!("must be less than or equal to {name} limit of {limit}"),
+        (false, true) if asked > allowed => {
+            format!("must be less than or equal to {name} limit of {limit}")
+        }
         (false, true) => return,
     };
     errors.push(Error::invalid(&requests.path, request, detail));
@@ -55,10 +73,24 @@ fn may_overcommit(name: &str) -> bool {
 fn resource_name(name: &str, value: &Cursor<'_>, errors: &mut Vec<Error>) {
     let complaints = format::label_key(name);
     let well_formed = complaints.is_empty();
-    errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&value.path, name, complaint)));
-    if well_formed && !name.contains('/') && !STANDARD.contains(&name) && !name.starts_with("hugepages-") {
-        errors.push(Error::invalid(&value.path, name, "must be a standard resource type or fully qualified"));
-        errors.push(Error::invalid(&value.path, name, "must be a standard resource for containers"));
+    errors.extend(
+        complaints.into_iter().map(|complaint| Error::invalid(&value.path, name, complaint)),
+    );
+    if well_formed
+        && !name.contains('/')
+        && !STANDARD.contains(&name)
+        && !name.starts_with("hugepages-")
+    {
+        errors.push(Error::invalid(
+            &value.path,
+            name,
+            "must be a standard resource type or fully qualified",
+        ));
+        errors.push(Error::invalid(
+            &value.path,
+            name,
+            "must be a standard resource for containers",
+        ));
     }
 }
 
@@ -81,7 +113,8 @@ pub fn amount(name: &str, value: &Cursor<'_>, errors: &mut Vec<Error>) {
 pub fn resource_field(at: &Cursor<'_>, in_volume: bool, errors: &mut Vec<Error>) {
     let (container, resource) = (at.child("containerName"), at.child("resource"));
     let name = resource.text();
-    let huge_pages = ["limits.hugepages-", "requests.hugepages-"].iter().any(|prefix| name.starts_with(prefix));
+    let huge_pages =
+        ["limits.hugepages-", "requests.hugepages-"].iter().any(|prefix| name.starts_with(prefix));
     if in_volume && container.is_empty() {
         errors.push(container.required(""));
     } else if name.is_empty() {
@@ -99,7 +132,8 @@ pub fn resource_field(at: &Cursor<'_>, in_volume: bool, errors: &mut Vec<Error>)
         };
         if !supported.contains(&divisor.text()) {
             let list = if list.is_empty() { BYTE_DIVISORS.join(", ") } else { list.to_owned() };
-            let detail = format!("only divisor's values {list} are supported with the {of} resource");
+            let detail =
+                format!("only divisor's values {list} are supported with the {of} resource");
             errors.push(Error::invalid(&divisor.path, name, detail));
         }
     }

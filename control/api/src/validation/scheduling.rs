@@ -52,32 +52,47 @@ fn node_selector_term(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         let (operator, values) = (requirement.child("operator"), requirement.child("values"));
         match operator.text() {
             "In" | "NotIn" if values.is_empty() => {
-                errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
+                errors
+                    .push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                errors.push(values.forbidden(
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ));
             }
             "Gt" | "Lt" if values.len() != 1 => {
-                errors.push(values.required("must be specified single value when `operator` is 'Lt' or 'Gt'"));
+                errors
+                    .push(values.required(
+                        "must be specified single value when `operator` is 'Lt' or 'Gt'",
+                    ));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-            text => errors.push(Error::invalid(&operator.path, text, "not a valid selector operator")),
+            text => {
+                errors.push(Error::invalid(&operator.path, text, "not a valid selector operator"))
+            }
         }
         let key = requirement.child("key");
         key_text(&key, errors);
-        values.items().for_each(|value| complain(&value, format::label_value(value.text()), errors));
+        values
+            .items()
+            .for_each(|value| complain(&value, format::label_value(value.text()), errors));
     }
     for requirement in at.child("matchFields").items() {
-        let (operator, values, key) = (requirement.child("operator"), requirement.child("values"), requirement.child("key"));
+        let (operator, values, key) =
+            (requirement.child("operator"), requirement.child("values"), requirement.child("key"));
         match operator.text() {
             "In" | "NotIn" if values.len() != 1 => {
                 errors.push(values.required("must be only one value when `operator` is 'In' or 'NotIn' for node field selector"));
             }
             "In" | "NotIn" => {}
-            text => errors.push(Error::invalid(&operator.path, text, "not a valid selector operator")),
+            text => {
+                errors.push(Error::invalid(&operator.path, text, "not a valid selector operator"))
+            }
         }
         match key.text() {
-            "metadata.name" => values.items().for_each(|value| complain(&value, format::dns1123_subdomain(value.text()), errors)),
+            "metadata.name" => values.items().for_each(|value| {
+                complain(&value, format::dns1123_subdomain(value.text()), errors)
+            }),
             text => errors.push(Error::invalid(&key.path, text, "not a valid field selector key")),
         }
     }
@@ -86,7 +101,9 @@ fn node_selector_term(at: &Cursor<'_>, errors: &mut Vec<Error>) {
 /// A label key that is a value, also reported when it is missing.
 fn key_text(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let complaints = format::label_key(at.text());
-    errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&at.path, at.text(), complaint)));
+    errors.extend(
+        complaints.into_iter().map(|complaint| Error::invalid(&at.path, at.text(), complaint)),
+    );
 }
 
 fn pod_affinity_term(at: &Cursor<'_>, errors: &mut Vec<Error>) {
@@ -105,7 +122,8 @@ fn pod_affinity_term(at: &Cursor<'_>, errors: &mut Vec<Error>) {
 /// A pod's tolerations.
 pub fn tolerations(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     for toleration in at.items() {
-        let (key, operator, value) = (toleration.child("key"), toleration.child("operator"), toleration.child("value"));
+        let (key, operator, value) =
+            (toleration.child("key"), toleration.child("operator"), toleration.child("value"));
         let (effect, seconds) = (toleration.child("effect"), toleration.child("tolerationSeconds"));
         if !key.is_empty() {
             key_text(&key, errors);
@@ -113,7 +131,11 @@ pub fn tolerations(at: &Cursor<'_>, errors: &mut Vec<Error>) {
             errors.push(Error::invalid(&operator.path, operator.text(), "operator must be Exists when `key` is empty, which means \"match all values and all keys\""));
         }
         if seconds.is_set() && effect.text() != "NoExecute" {
-            errors.push(Error::invalid(&effect.path, effect.text(), "effect must be 'NoExecute' when `tolerationSeconds` is set"));
+            errors.push(Error::invalid(
+                &effect.path,
+                effect.text(),
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            ));
         }
         match operator.text() {
             "" | "Equal" => {
@@ -123,7 +145,11 @@ pub fn tolerations(at: &Cursor<'_>, errors: &mut Vec<Error>) {
                 }
             }
             "Exists" if !value.is_empty() => {
-                errors.push(Error::invalid(&operator.path, toleration.value.clone(), "value must be empty when `operator` is 'Exists'"));
+                errors.push(Error::invalid(
+                    &operator.path,
+                    toleration.value.clone(),
+                    "value must be empty when `operator` is 'Exists'",
+                ));
             }
             "Exists" => {}
             text => errors.push(Error::not_supported(&operator.path, text, &["Equal", "Exists"])),
@@ -140,7 +166,11 @@ pub fn topology_spread(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     for constraint in at.items() {
         let skew = constraint.child("maxSkew");
         if skew.int_or_zero() <= 0 {
-            errors.push(Error::invalid(&skew.path, skew.int_or_zero(), "must be greater than zero"));
+            errors.push(Error::invalid(
+                &skew.path,
+                skew.int_or_zero(),
+                "must be greater than zero",
+            ));
         }
         let key = constraint.child("topologyKey");
         match key.is_empty() {
@@ -149,7 +179,11 @@ pub fn topology_spread(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         }
         let unsatisfiable = constraint.child("whenUnsatisfiable");
         if !UNSATISFIABLE.contains(&unsatisfiable.text()) {
-            errors.push(Error::not_supported(&unsatisfiable.path, unsatisfiable.text(), &UNSATISFIABLE));
+            errors.push(Error::not_supported(
+                &unsatisfiable.path,
+                unsatisfiable.text(),
+                &UNSATISFIABLE,
+            ));
         }
         let pair = (key.text(), unsatisfiable.text());
         if !pairs.insert(pair) {
@@ -169,13 +203,17 @@ pub fn topology_spread(at: &Cursor<'_>, errors: &mut Vec<Error>) {
 
 fn min_domains(constraint: &Cursor<'_>, errors: &mut Vec<Error>) {
     let min_domains = constraint.child("minDomains");
-    let Some(count) = min_domains.int() else { return };
+    let Some(count) = min_domains.int() else {
+        return;
+    };
     if count <= 0 {
         errors.push(min_domains.invalid("must be greater than zero"));
     }
     let unsatisfiable = constraint.child("whenUnsatisfiable").text();
     if unsatisfiable != "DoNotSchedule" {
-        errors.push(min_domains.invalid(format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {unsatisfiable}")));
+        errors.push(min_domains.invalid(format!(
+            "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {unsatisfiable}"
+        )));
     }
 }
 
@@ -186,14 +224,17 @@ pub fn gates(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
     for gate in gates.items() {
         let name = gate.child("name").text();
         let complaints = format::label_key(name);
-        errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&gate.path, name, complaint)));
+        errors.extend(
+            complaints.into_iter().map(|complaint| Error::invalid(&gate.path, name, complaint)),
+        );
         if !seen.insert(name) {
             errors.push(Error::duplicate(&gate.path, name));
         }
     }
     let node_name = spec.child("nodeName");
     if !gates.is_empty() && !node_name.is_empty() {
-        errors.push(node_name.forbidden("cannot be set until all schedulingGates have been cleared"));
+        errors
+            .push(node_name.forbidden("cannot be set until all schedulingGates have been cleared"));
     }
 }
 
@@ -225,13 +266,20 @@ pub fn taints(at: &Cursor<'_>, errors: &mut Vec<Error>) {
 pub fn only_added_tolerations(new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
     let without_seconds = |toleration: &Value| {
         let mut toleration = toleration.clone();
-        if let Some(fields) = toleration.as_object_mut().filter(|fields| fields.get("effect") == Some(&Value::from("NoExecute"))) {
+        if let Some(fields) = toleration
+            .as_object_mut()
+            .filter(|fields| fields.get("effect") == Some(&Value::from("NoExecute")))
+        {
             fields.remove("tolerationSeconds");
         }
         toleration
     };
-    let kept = |old: &Cursor<'_>| new.items().any(|new| without_seconds(new.value) == without_seconds(old.value));
+    let kept = |old: &Cursor<'_>| {
+        new.items().any(|new| without_seconds(new.value) == without_seconds(old.value))
+    };
     if old.items().any(|old| !kept(&old)) {
-        errors.push(new.forbidden("existing toleration can not be modified except its tolerationSeconds"));
+        errors.push(
+            new.forbidden("existing toleration can not be modified except its tolerationSeconds"),
+        );
     }
 }

@@ -27,7 +27,9 @@ pub fn container(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let escalation = at.child("allowPrivilegeEscalation");
     if escalation.is_set() && !escalation.flag() {
         if at.child("privileged").flag() {
-            errors.push(at.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+            errors.push(at.invalid(
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            ));
         }
         let added = at.descend(&["capabilities", "add"]);
         if added.items().any(|capability| capability.text() == "CAP_SYS_ADMIN") {

@@ -29,7 +29,11 @@ pub fn service(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     match kind {
         "LoadBalancer" | "NodePort" if is_headless(&spec) => {
             let path = spec.path.child("clusterIPs").index(0);
-            errors.push(Error::invalid(&path, "None", format!("may not be set to 'None' for {kind} services")));
+            errors.push(Error::invalid(
+                &path,
+                "None",
+                format!("may not be set to 'None' for {kind} services"),
+            ));
         }
         "ExternalName" => external_name(&spec, errors),
         _ => {}
@@ -42,7 +46,8 @@ pub fn service(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     }
     for address in spec.child("externalIPs").items() {
         let complaints = format::ip(address.text());
-        let complaints = if complaints.is_empty() { format::non_special_ip(address.text()) } else { complaints };
+        let complaints =
+            if complaints.is_empty() { format::non_special_ip(address.text()) } else { complaints };
         complain(&address, complaints, errors);
     }
     one_of(&spec.child("type"), &TYPES, errors);
@@ -69,18 +74,23 @@ pub fn update(at: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
         errors.push(class.invalid("may not change once set"));
     }
     let port = spec.child("healthCheckNodePort");
-    if needs_health_check(&spec) && needs_health_check(&old) && port.value != old.child("healthCheckNodePort").value {
+    if needs_health_check(&spec)
+        && needs_health_check(&old)
+        && port.value != old.child("healthCheckNodePort").value
+    {
         errors.push(port.forbidden("field is immutable"));
     }
 }
 
 fn is_headless(spec: &Cursor<'_>) -> bool {
     let addresses = spec.child("clusterIPs");
-    spec.child("clusterIP").text() == "None" || (addresses.len() == 1 && addresses.items().all(|address| address.text() == "None"))
+    spec.child("clusterIP").text() == "None"
+        || (addresses.len() == 1 && addresses.items().all(|address| address.text() == "None"))
 }
 
 fn needs_health_check(spec: &Cursor<'_>) -> bool {
-    spec.child("type").text() == "LoadBalancer" && spec.child("externalTrafficPolicy").text() == "Local"
+    spec.child("type").text() == "LoadBalancer"
+        && spec.child("externalTrafficPolicy").text() == "Local"
 }
 
 fn external_name(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
@@ -96,7 +106,9 @@ fn external_name(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
         true => errors.push(name.required("")),
         false => {
             let complaints = format::dns1123_subdomain(host);
-            errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&name.path, host, complaint)));
+            errors.extend(
+                complaints.into_iter().map(|complaint| Error::invalid(&name.path, host, complaint)),
+            );
         }
     }
 }
@@ -116,7 +128,11 @@ fn ports(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
         }
         let number = port.child("port");
         let value = number.int_or_zero();
-        errors.extend(format::port_number(value).into_iter().map(|complaint| Error::invalid(&number.path, value, complaint)));
+        errors.extend(
+            format::port_number(value)
+                .into_iter()
+                .map(|complaint| Error::invalid(&number.path, value, complaint)),
+        );
         one_of(&port.child("protocol"), &PROTOCOLS, errors);
         port_number_or_name(&port.child("targetPort"), errors);
         let app_protocol = port.child("appProtocol");
@@ -131,7 +147,9 @@ fn port_conflicts(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
     let number = |port: &Cursor<'_>, name: &str| port.child(name).int_or_zero();
     if spec.child("type").text() == "ClusterIP" {
         let with_node_port = ports.items().filter(|port| number(port, "nodePort") != 0);
-        errors.extend(with_node_port.map(|port| port.child("nodePort").forbidden("may not be used when `type` is 'ClusterIP'")));
+        errors.extend(with_node_port.map(|port| {
+            port.child("nodePort").forbidden("may not be used when `type` is 'ClusterIP'")
+        }));
     }
     let mut taken = HashSet::new();
     for port in ports.items().filter(|port| number(port, "nodePort") != 0) {
@@ -160,13 +178,16 @@ fn session_affinity(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
     if affinity.text() != "ClientIP" {
         return;
     }
-    let steps = [config.clone(), config.child("clientIP"), config.descend(&["clientIP", "timeoutSeconds"])];
+    let steps =
+        [config.clone(), config.child("clientIP"), config.descend(&["clientIP", "timeoutSeconds"])];
     if let Some(missing) = steps.iter().find(|step| !step.is_set()) {
         errors.push(missing.required("when session affinity type is ClientIP"));
     } else if let [.., timeout] = &steps
         && !(1..=AFFINITY_SECONDS_MAX).contains(&timeout.int_or_zero())
     {
-        errors.push(timeout.invalid(format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}")));
+        errors.push(
+            timeout.invalid(format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}")),
+        );
     }
 }
 
@@ -178,7 +199,9 @@ fn cluster_ips(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
         (false, Some(first)) if first.text() != address.text() => {
             errors.push(addresses.invalid("first value must match `clusterIP`"));
         }
-        (true, Some(_)) => errors.push(addresses.invalid("must be empty when `clusterIP` is not specified")),
+        (true, Some(_)) => {
+            errors.push(addresses.invalid("must be empty when `clusterIP` is not specified"))
+        }
         _ => {}
     }
     let families = spec.child("ipFamilies");
@@ -217,16 +240,21 @@ fn cluster_ips(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
 }
 
 fn address_families(addresses: &Cursor<'_>, families: &Cursor<'_>, errors: &mut Vec<Error>) {
-    let parsed: Vec<IpAddr> = addresses.items().filter_map(|address| address.text().parse().ok()).collect();
+    let parsed: Vec<IpAddr> =
+        addresses.items().filter_map(|address| address.text().parse().ok()).collect();
     let v6_count = parsed.iter().filter(|address| address.is_ipv6()).count();
     if parsed.len() > 1 && (v6_count == 0 || v6_count == parsed.len()) {
         errors.push(addresses.invalid("may specify no more than one IP for each IP family"));
     }
-    for (index, ((address, parsed), family)) in addresses.items().zip(&parsed).zip(families.items()).enumerate() {
+    for (index, ((address, parsed), family)) in
+        addresses.items().zip(&parsed).zip(families.items()).enumerate()
+    {
         let expected = family.text();
         let found = if parsed.is_ipv6() { "IPv6" } else { "IPv4" };
         if FAMILIES.contains(&expected) && expected != found {
-            errors.push(address.invalid(format!("expected an {expected} value as indicated by `ipFamilies[{index}]`")));
+            errors.push(address.invalid(format!(
+                "expected an {expected} value as indicated by `ipFamilies[{index}]`"
+            )));
         }
     }
 }
@@ -238,7 +266,11 @@ fn source_ranges(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let (path, listed): (Path, Vec<(Path, &str)>) = if !ranges.is_empty() {
         // Upstream's path starts with a capital.
         let path = spec.path.child("LoadBalancerSourceRanges");
-        let listed = ranges.items().enumerate().map(|(index, range)| (path.index(index), range.text())).collect();
+        let listed = ranges
+            .items()
+            .enumerate()
+            .map(|(index, range)| (path.index(index), range.text()))
+            .collect();
         (path, listed)
     } else if annotation.is_set() {
         let path = Path::new("metadata").child("annotations").key(SOURCE_RANGES);
@@ -252,7 +284,9 @@ fn source_ranges(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     }
     for (path, range) in listed {
         let complaints = format::cidr(range.trim());
-        errors.extend(complaints.into_iter().map(|complaint| Error::invalid(&path, range.trim(), complaint)));
+        errors.extend(
+            complaints.into_iter().map(|complaint| Error::invalid(&path, range.trim(), complaint)),
+        );
     }
 }
 
@@ -273,7 +307,8 @@ fn load_balancer_fields(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
 fn traffic_policies(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
     let kind = spec.child("type").text();
     let external = spec.child("externalTrafficPolicy");
-    let reachable = matches!(kind, "LoadBalancer" | "NodePort") || (kind == "ClusterIP" && !spec.child("externalIPs").is_empty());
+    let reachable = matches!(kind, "LoadBalancer" | "NodePort")
+        || (kind == "ClusterIP" && !spec.child("externalIPs").is_empty());
     if reachable {
         one_of(&external, &POLICIES, errors);
     } else if !external.is_empty() {
@@ -298,7 +333,8 @@ fn traffic_policies(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
 
 fn addresses_update(spec: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
     let (new, old) = (spec.child("clusterIPs"), old.child("clusterIPs"));
-    let fixed = |index: usize, detail: &str| Error::invalid(&new.path.index(index), list(&new), detail);
+    let fixed =
+        |index: usize, detail: &str| Error::invalid(&new.path.index(index), list(&new), detail);
     let shared = new.len().min(old.len());
     let compared = if new.len() == old.len() { shared } else { shared.min(1) };
     for (index, (new, old)) in new.items().zip(old.items()).take(compared).enumerate() {
@@ -332,7 +368,11 @@ fn families_update(spec: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>)
 fn released_secondary(spec: &Cursor<'_>, left: usize, what: &str, errors: &mut Vec<Error>) {
     let policy = spec.child("ipFamilyPolicy");
     if left == 1 && policy.text() != "SingleStack" {
-        errors.push(policy.invalid(format!("must be set to 'SingleStack' when releasing the secondary {what}")));
+        errors.push(
+            policy.invalid(format!(
+                "must be set to 'SingleStack' when releasing the secondary {what}"
+            )),
+        );
     }
 }
 

@@ -11,6 +11,7 @@ use crate::strategy;
 mod networking;
 mod objects;
 mod pods;
+mod seeds;
 mod workloads;
 
 fn resource(group: &str, kind: &str) -> &'static Resource {
@@ -19,18 +20,27 @@ fn resource(group: &str, kind: &str) -> &'static Resource {
 
 /// A valid object of the kind, defaulted and prepared as the server does before validating.
 fn valid(group: &str, kind: &str) -> Value {
-    let (pod, labels) = (json!({"containers": [{"name": "a", "image": "nginx"}]}), json!({"app": "a"}));
+    let (pod, labels) =
+        (json!({"containers": [{"name": "a", "image": "nginx"}]}), json!({"app": "a"}));
     let template = json!({"metadata": {"labels": labels}, "spec": pod});
     let mut object = match kind {
         "Pod" => json!({"spec": pod}),
-        "Deployment" | "ReplicaSet" => json!({"spec": {"selector": {"matchLabels": labels}, "template": template}}),
-        "Job" => json!({"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": pod["containers"]}}}}),
+        "Deployment" | "ReplicaSet" => {
+            json!({"spec": {"selector": {"matchLabels": labels}, "template": template}})
+        }
+        "Job" => {
+            json!({"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": pod["containers"]}}}})
+        }
         "Service" => json!({"spec": {"selector": labels, "ports": [{"port": 80}]}}),
         "Ingress" => json!({"spec": {"rules": [{"http": {"paths": [
             {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "a", "port": {"number": 80}}}}]}}]}}),
         "IngressClass" => json!({"spec": {"controller": "k8s.io/ingress-nginx"}}),
-        "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}),
-        "Endpoints" => json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]}]}),
+        "EndpointSlice" => {
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]})
+        }
+        "Endpoints" => {
+            json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]}]})
+        }
         "Event" => json!({"involvedObject": {"kind": "Pod", "name": "a", "namespace": "default"}}),
         _ => json!({}),
     };
@@ -70,7 +80,13 @@ fn wrong_update(group: &str, kind: &str, pointer: &str, value: Value) -> Vec<Str
     wrong_update_of(group, kind, &old, pointer, value)
 }
 
-fn wrong_update_of(group: &str, kind: &str, old: &Value, pointer: &str, value: Value) -> Vec<String> {
+fn wrong_update_of(
+    group: &str,
+    kind: &str,
+    old: &Value,
+    pointer: &str,
+    value: Value,
+) -> Vec<String> {
     let mut new = old.clone();
     set(&mut new, pointer, value);
     update(resource(group, kind), &new, old).iter().map(ToString::to_string).collect()

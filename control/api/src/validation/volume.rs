@@ -10,10 +10,23 @@ use crate::field::{Cursor, Error};
 
 use super::{complain, container, format, quantities};
 
-const HOST_PATH_TYPES: [&str; 8] =
-    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-const FIELD_PATHS: [&str; 5] =
-    ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+const HOST_PATH_TYPES: [&str; 8] = [
+    "",
+    "BlockDevice",
+    "CharDevice",
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
+];
+const FIELD_PATHS: [&str; 5] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
 const FILE_MODE_MAX: i64 = 0o777;
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const TOKEN_SECONDS_MIN: i64 = 600;
@@ -37,7 +50,11 @@ pub fn volumes<'a>(at: &Cursor<'a>, errors: &mut Vec<Error>) -> HashMap<&'a str,
 }
 
 fn source(volume: &Cursor<'_>, errors: &mut Vec<Error>) {
-    let sources = volume.map().into_iter().flatten().filter(|(name, value)| *name != "name" && !value.is_null());
+    let sources = volume
+        .map()
+        .into_iter()
+        .flatten()
+        .filter(|(name, value)| *name != "name" && !value.is_null());
     let mut names: Vec<&str> = sources.map(|(name, _)| name.as_str()).collect();
     // Upstream looks at emptyDir and hostPath before the others.
     names.sort_by_key(|name| (*name != "emptyDir", *name != "hostPath"));
@@ -45,7 +62,11 @@ fn source(volume: &Cursor<'_>, errors: &mut Vec<Error>) {
         errors.push(volume.required("must specify a volume type"));
         return;
     };
-    errors.extend(others.iter().map(|name| volume.child(name).forbidden("may not specify more than 1 volume type")));
+    errors.extend(
+        others
+            .iter()
+            .map(|name| volume.child(name).forbidden("may not specify more than 1 volume type")),
+    );
     let at = volume.child(first);
     match *first {
         "emptyDir" => empty_dir(&at, errors),
@@ -79,7 +100,10 @@ fn required_name(at: &Cursor<'_>, errors: &mut Vec<Error>) {
 fn empty_dir(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let limit = at.child("sizeLimit");
     if limit.text().parse::<Quantity>().is_ok_and(Quantity::is_negative) {
-        errors.push(Error::forbidden(&limit.path, "SizeLimit field must be a valid resource quantity"));
+        errors.push(Error::forbidden(
+            &limit.path,
+            "SizeLimit field must be a valid resource quantity",
+        ));
     }
 }
 
@@ -141,10 +165,14 @@ fn downward_files(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         mode(&item.child("mode"), errors);
         let (field, resource) = (item.child("fieldRef"), item.child("resourceFieldRef"));
         match (field.is_set(), resource.is_set()) {
-            (true, true) => errors.push(item.invalid("fieldRef and resourceFieldRef can not be specified simultaneously")),
+            (true, true) => errors.push(
+                item.invalid("fieldRef and resourceFieldRef can not be specified simultaneously"),
+            ),
             (true, false) => container::field_ref(&field, &FIELD_PATHS, errors),
             (false, true) => quantities::resource_field(&resource, true, errors),
-            (false, false) => errors.push(item.required("one of fieldRef and resourceFieldRef is required")),
+            (false, false) => {
+                errors.push(item.required("one of fieldRef and resourceFieldRef is required"))
+            }
         }
     }
 }
@@ -153,12 +181,20 @@ fn projected(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     mode(&at.child("defaultMode"), errors);
     let mut paths = HashSet::new();
     for source in at.child("sources").items() {
-        let kinds: Vec<&str> = source.map().into_iter().flatten().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str()).collect();
+        let kinds: Vec<&str> = source
+            .map()
+            .into_iter()
+            .flatten()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, _)| name.as_str())
+            .collect();
         let Some((kind, others)) = kinds.split_first() else {
             errors.push(source.required("must specify a volume type"));
             continue;
         };
-        errors.extend(others.iter().map(|name| source.child(name).forbidden("may not specify more than 1 volume type per source")));
+        errors.extend(others.iter().map(|name| {
+            source.child(name).forbidden("may not specify more than 1 volume type per source")
+        }));
         let projection = source.child(kind);
         match *kind {
             "secret" | "configMap" => {
@@ -173,7 +209,11 @@ fn projected(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         let direct = (*kind == "serviceAccountToken").then(|| projection.child("path"));
         for path in items.items().map(|item| item.child("path")).chain(direct) {
             if !path.is_empty() && !paths.insert(path.text()) {
-                errors.push(Error::invalid(&projection.path, path.text(), "conflicting duplicate paths"));
+                errors.push(Error::invalid(
+                    &projection.path,
+                    path.text(),
+                    "conflicting duplicate paths",
+                ));
             }
         }
     }

@@ -23,7 +23,17 @@ pub fn deployment(at: &Cursor<'_>, errors: &mut Vec<Error>) {
         }
     }
     let status = at.child("status");
-    counts(&status, &["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"], errors);
+    counts(
+        &status,
+        &[
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+        ],
+        errors,
+    );
 }
 
 /// A ReplicaSet.
@@ -33,7 +43,11 @@ pub fn replica_set(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     non_negative(&spec.child("minReadySeconds"), errors);
     selector(&spec.child("selector"), "empty selector is invalid for deployment", errors);
     replica_template(&spec, errors);
-    counts(&at.child("status"), &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"], errors);
+    counts(
+        &at.child("status"),
+        &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+        errors,
+    );
 }
 
 /// The selector of a Deployment or ReplicaSet stays.
@@ -44,7 +58,13 @@ pub fn update(at: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Vec<Error>) {
 fn counts(status: &Cursor<'_>, names: &[&str], errors: &mut Vec<Error>) {
     names.iter().for_each(|name| non_negative(&status.child(name), errors));
     let count = |name: &str| status.child(name).int_or_zero();
-    let too_many = |name: &str| Error::invalid(&status.path.child(name), count(name), "cannot be greater than status.replicas");
+    let too_many = |name: &str| {
+        Error::invalid(
+            &status.path.child(name),
+            count(name),
+            "cannot be greater than status.replicas",
+        )
+    };
     let parts = names.iter().filter(|name| !matches!(**name, "replicas" | "unavailableReplicas"));
     errors.extend(parts.filter(|name| count(name) > count("replicas")).map(|name| too_many(name)));
     if count("availableReplicas") > count("readyReplicas") {
@@ -67,10 +87,13 @@ fn selector(at: &Cursor<'_>, empty: &str, errors: &mut Vec<Error>) {
 fn replica_template(spec: &Cursor<'_>, errors: &mut Vec<Error>) {
     let (selector, template) = (spec.child("selector"), spec.child("template"));
     let labels = template.descend(&["metadata", "labels"]);
-    let is_empty = selector.child("matchLabels").is_empty() && selector.child("matchExpressions").is_empty();
+    let is_empty =
+        selector.child("matchLabels").is_empty() && selector.child("matchExpressions").is_empty();
     match metadata::selector_matches(&selector, &labels) {
         None => errors.push(selector.invalid("invalid label selector")),
-        Some(false) if !is_empty => errors.push(labels.invalid("`selector` does not match template `labels`")),
+        Some(false) if !is_empty => {
+            errors.push(labels.invalid("`selector` does not match template `labels`"))
+        }
         Some(_) => {}
     }
     pod::template(&template, errors);
@@ -88,7 +111,8 @@ fn strategy(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let rolling = at.child("rollingUpdate");
     match at.child("type").text() {
         "Recreate" if rolling.is_set() => {
-            errors.push(rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"));
+            errors
+                .push(rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"));
         }
         "Recreate" => {}
         "RollingUpdate" if !rolling.is_set() => {
@@ -103,11 +127,14 @@ fn rolling_update(at: &Cursor<'_>, errors: &mut Vec<Error>) {
     let (unavailable, surge) = (at.child("maxUnavailable"), at.child("maxSurge"));
     int_or_percent(&unavailable, errors);
     int_or_percent(&surge, errors);
-    let is_zero = |at: &Cursor<'_>| at.int() == Some(0) || at.text().strip_suffix('%').is_some_and(|n| n.parse() == Ok(0));
+    let is_zero = |at: &Cursor<'_>| {
+        at.int() == Some(0) || at.text().strip_suffix('%').is_some_and(|n| n.parse() == Ok(0))
+    };
     if is_zero(&unavailable) && is_zero(&surge) {
         errors.push(unavailable.invalid("may not be 0 when `maxSurge` is 0"));
     }
-    let percent = unavailable.text().strip_suffix('%').and_then(|percent| percent.parse::<i64>().ok());
+    let percent =
+        unavailable.text().strip_suffix('%').and_then(|percent| percent.parse::<i64>().ok());
     if percent.is_some_and(|percent| percent > 100) {
         errors.push(unavailable.invalid("must not be greater than 100%"));
     }
