@@ -14,7 +14,7 @@ use crate::down::down;
 use crate::fabric::Fabric;
 use crate::kubectl::Kubectl;
 use crate::machine;
-use crate::process::{Launch, Process};
+use crate::process::{Launch, Process, log_tail};
 use crate::wait::wait_until;
 use crate::workdir::Workdir;
 
@@ -78,7 +78,8 @@ impl Cluster {
     pub fn last_words(&self) -> String {
         let nodes = self.nodes.iter().flat_map(|node| [&node.agent, &node.proxy]);
         let all = nodes.chain([&self.control.process]).chain(&self.ingress);
-        all.map(Process::log_tail).collect::<Vec<_>>().join("\n")
+        let containerds = self.nodes.iter().map(|node| log_tail(&node.containerd_log()));
+        all.map(Process::log_tail).chain(containerds).collect::<Vec<_>>().join("\n")
     }
 
     /// Starts a control plane without nodes.

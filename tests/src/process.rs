@@ -182,10 +182,7 @@ impl Process {
 
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
-        format!("the end of {}:\n{}", self.log.display(), tail.join("\n"))
+        log_tail(&self.log)
     }
 
     /// Its status, if it has ended.
@@ -255,6 +252,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The end of a log.
+pub(crate) fn log_tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
+    format!("the end of {}:\n{}", log.display(), tail.join("\n"))
 }
 
 /// Start time of a process in clock ticks since boot (field 22 of proc_pid_stat(5)).

@@ -20,15 +20,10 @@ impl Project {
     /// it lies.
     pub fn find() -> anyhow::Result<Self> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let root = manifest
-            .parent()
-            .context("xtask lies at the root of the file system")?;
+        let root = manifest.parent().context("xtask lies at the root of the file system")?;
         let program = std::env::current_exe().context("find the xtask program")?;
         let bin_dir = program.parent().context("the xtask program lies nowhere")?;
-        Ok(Self {
-            root: root.to_path_buf(),
-            bin_dir: bin_dir.to_path_buf(),
-        })
+        Ok(Self { root: root.to_path_buf(), bin_dir: bin_dir.to_path_buf() })
     }
 
     /// Root of the sources.
@@ -57,9 +52,7 @@ impl Project {
     pub fn cargo(&self, args: &[&str]) -> Command {
         let mut command = self.command("cargo");
         command.args(args);
-        command
-            .env("CARGO_TARGET_DIR", self.target_dir())
-            .env(BIN_DIR_ENV, &self.bin_dir);
+        command.env("CARGO_TARGET_DIR", self.target_dir()).env(BIN_DIR_ENV, &self.bin_dir);
         command
     }
 }
@@ -93,9 +86,8 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
 
 fn describe(command: &Command) -> String {
     let args = command.get_args().map(|arg| arg.to_string_lossy());
-    let words: Vec<_> = std::iter::once(command.get_program().to_string_lossy())
-        .chain(args)
-        .collect();
+    let words: Vec<_> =
+        std::iter::once(command.get_program().to_string_lossy()).chain(args).collect();
     words.join(" ")
 }
 
@@ -114,25 +106,15 @@ pub fn everything(project: &Project) -> anyhow::Result<()> {
 fn images(project: &Project) -> anyhow::Result<()> {
     let static_dir = project.target_dir().join("static");
     let mut cargo = project.cargo(&["rustc", "--quiet", "--package", "podium-tests"]);
-    cargo
-        .args(["--bin", "testserver", "--target-dir"])
-        .arg(&static_dir);
-    cargo.args([
-        "--",
-        "-C",
-        "target-feature=+crt-static",
-        "-C",
-        "strip=symbols",
-    ]);
+    cargo.args(["--bin", "testserver", "--target-dir"]).arg(&static_dir);
+    cargo.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]);
     run(&mut cargo)?;
     let binaries = project.binaries();
     let program = binaries.static_testserver();
     let archive = binaries.images_dir().join("podium-images.tar");
     let modified = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
     // The archive depends on the program and on this program, which lists the images.
-    let this = std::env::current_exe()
-        .ok()
-        .and_then(|path| modified(&path));
+    let this = std::env::current_exe().ok().and_then(|path| modified(&path));
     let newest = modified(&program).max(this);
     if modified(&archive) > newest {
         return Ok(());

@@ -16,10 +16,7 @@ pub fn run(project: &Project) -> anyhow::Result<bool> {
     eprintln!("==> house style");
     check("house style", tidy::run(project));
     eprintln!("==> formatting");
-    check(
-        "formatting",
-        build::run(&mut project.cargo(&["fmt", "--all", "--check"])),
-    );
+    check("formatting", build::run(&mut project.cargo(&["fmt", "--all", "--check"])));
     eprintln!("==> clippy");
     check("clippy", clippy(project));
     eprintln!("==> length of functions");
@@ -38,41 +35,20 @@ pub fn run(project: &Project) -> anyhow::Result<bool> {
 }
 
 fn clippy(project: &Project) -> anyhow::Result<()> {
-    let args = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     build::run(&mut project.cargo(&args))
 }
 
 /// The threshold is in `clippy.toml`. Tests may be longer: a table of cases is one function.
 fn function_lengths(project: &Project) -> anyhow::Result<()> {
-    let args = [
-        "clippy",
-        "--workspace",
-        "--",
-        "-D",
-        "clippy::too_many_lines",
-    ];
+    let args = ["clippy", "--workspace", "--", "-D", "clippy::too_many_lines"];
     build::run(&mut project.cargo(&args))
 }
 
 /// Host clippy does not see code under `cfg(target_arch = "bpf")`.
 fn clippy_bpf(project: &Project) -> anyhow::Result<()> {
     let mut cargo = project.cargo(&["clippy", "--package", "podium-proxy-ebpf", "--bin", "lb"]);
-    cargo.args([
-        "--target",
-        "bpfel-unknown-none",
-        "-Z",
-        "build-std=core",
-        "--",
-        "-D",
-        "warnings",
-    ]);
+    cargo.args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--", "-D", "warnings"]);
     cargo.env("RUSTC_BOOTSTRAP", "1");
     cargo.env("CARGO_TARGET_DIR", project.target_dir().join("bpf-clippy"));
     build::run(&mut cargo)

@@ -75,11 +75,7 @@ fn present(project: &Project, demo: &mut Demo, mode: Mode) -> anyhow::Result<boo
     }
     demo.cluster.check_alive()?;
     println!();
-    demo.say(if holds {
-        "every point holds"
-    } else {
-        "some points do not hold: see ✗ above"
-    });
+    demo.say(if holds { "every point holds" } else { "some points do not hold: see ✗ above" });
     if mode == Mode::Stay {
         look_around::offer(demo)?;
         while !wait::interrupted() {
@@ -97,11 +93,8 @@ extern "C" fn on_signal(_: libc::c_int) {
 /// Ctrl-C ends every wait, so that what was started is taken down in order.
 fn catch_signals() -> anyhow::Result<()> {
     // Restarting system calls lets a command under way finish; the next wait then ends.
-    let action = SigAction::new(
-        SigHandler::Handler(on_signal),
-        SaFlags::SA_RESTART,
-        SigSet::empty(),
-    );
+    let action =
+        SigAction::new(SigHandler::Handler(on_signal), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         unsafe { sigaction(signal, &action) }.with_context(|| format!("catch {signal}"))?;

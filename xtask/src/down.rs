@@ -14,10 +14,7 @@ pub fn demo_dir(project: &Project) -> PathBuf {
 
 /// Takes everything down; says what there was.
 pub fn run(project: &Project) -> anyhow::Result<()> {
-    let tests = fs::read_dir(project.binaries().tests_dir())
-        .into_iter()
-        .flatten()
-        .flatten();
+    let tests = fs::read_dir(project.binaries().tests_dir()).into_iter().flatten().flatten();
     let mut dirs: Vec<PathBuf> = tests.map(|entry| entry.path()).collect();
     dirs.push(demo_dir(project));
     dirs.retain(|dir| dir.is_dir());

@@ -56,9 +56,7 @@ fn run(args: &[String]) -> anyhow::Result<bool> {
         ["demo"] => demo::run(&project, demo::Mode::Stay),
         ["demo", "--check"] => demo::run(&project, demo::Mode::Check),
         ["test", rest @ ..] => {
-            let choice = test::Choice::parse(rest)
-                .map_err(Unusable)
-                .context("test")?;
+            let choice = test::Choice::parse(rest).map_err(Unusable).context("test")?;
             test::run(&project, &choice)
         }
         ["ci"] => ci::run(&project),
@@ -67,10 +65,8 @@ fn run(args: &[String]) -> anyhow::Result<bool> {
             print!("{USAGE}");
             Ok(true)
         }
-        _ => Err(Unusable(format!(
-            "{:?} is no command; there are:\n{USAGE}",
-            args.join(" ")
-        ))
-        .into()),
+        _ => {
+            Err(Unusable(format!("{:?} is no command; there are:\n{USAGE}", args.join(" "))).into())
+        }
     }
 }

@@ -41,28 +41,14 @@ pub fn run(project: &Project) -> anyhow::Result<()> {
 
 fn bpf_linker(project: &Project) -> anyhow::Result<()> {
     let installed = cargo_home().join("bin/bpf-linker");
-    let version = build::output(
-        project
-            .command(&installed.to_string_lossy())
-            .arg("--version"),
-    );
-    if version.is_ok_and(|text| {
-        text.split_whitespace()
-            .any(|word| word == BPF_LINKER_VERSION)
-    }) {
+    let version = build::output(project.command(&installed.to_string_lossy()).arg("--version"));
+    if version.is_ok_and(|text| text.split_whitespace().any(|word| word == BPF_LINKER_VERSION)) {
         return Ok(());
     }
     eprintln!("==> installing bpf-linker {BPF_LINKER_VERSION} with cargo (about a minute)");
     let build_dir = project.target_dir().join("setup/bpf-linker");
     let mut cargo = project.command("cargo");
-    cargo.args([
-        "install",
-        "bpf-linker",
-        "--version",
-        BPF_LINKER_VERSION,
-        "--locked",
-        "--force",
-    ]);
+    cargo.args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--force"]);
     cargo.env("CARGO_TARGET_DIR", &build_dir);
     // What steers the build of this workspace would steer this one too.
     for (name, _) in std::env::vars_os() {
@@ -91,9 +77,7 @@ fn kubectl(project: &Project, version: &str, package: &str, suite: &str) -> anyh
         return Ok(());
     }
     eprintln!("==> fetching kubectl {version} for tests (package {package} of Debian {suite})");
-    let unpacked = project
-        .target_dir()
-        .join(format!("tools/kubectl-{version}"));
+    let unpacked = project.target_dir().join(format!("tools/kubectl-{version}"));
     apt::Private::new(&project.target_dir().join("setup/apt"))?
         .unpack(suite, &format!("{package}={version}*"), &unpacked)
         .with_context(|| format!("fetch kubectl {version}"))

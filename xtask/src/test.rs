@@ -80,11 +80,8 @@ impl Counts {
 
 /// The targets of the workspace in the order they are run; the second kind needs the machine to
 /// itself, so one test at a time.
-const STAGES: [(&[&str], &[&str]); 3] = [
-    (&["--lib", "--bins"], &[]),
-    (&["--test", "*"], &["--test-threads=1"]),
-    (&["--doc"], &[]),
-];
+const STAGES: [(&[&str], &[&str]); 3] =
+    [(&["--lib", "--bins"], &[]), (&["--test", "*"], &["--test-threads=1"]), (&["--doc"], &[])];
 
 /// Sets up, builds, runs; the last line is the summary. Gives whether nothing failed.
 pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
@@ -98,20 +95,13 @@ pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
         total.add(run_stage(project, targets, &args)?);
     }
     let skipped = total.ignored + skipped_by_name(project, choice, total)?;
-    println!(
-        "{} passed, {} failed, {skipped} skipped",
-        total.passed, total.failed
-    );
+    println!("{} passed, {} failed, {skipped} skipped", total.passed, total.failed);
     Ok(total.failed == 0)
 }
 
 fn run_stage(project: &Project, targets: &[&str], args: &[&str]) -> anyhow::Result<Counts> {
     let mut cargo = project.cargo(&["test", "--workspace", "--no-fail-fast"]);
-    cargo
-        .args(targets)
-        .arg("--")
-        .args(args)
-        .stdout(Stdio::piped());
+    cargo.args(targets).arg("--").args(args).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("run cargo test")?;
     let stdout = child.stdout.take().context("cargo test without output")?;
     let mut counts = Counts::default();
@@ -142,9 +132,7 @@ fn skipped_by_name(project: &Project, choice: &Choice, total: Counts) -> anyhow:
     let mut cargo = project.cargo(&["test", "--workspace", "--quiet", "--", filter, "--list"]);
     let list = build::output(&mut cargo)?;
     let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
-    Ok(names
-        .filter(|name| choice.skips.iter().any(|skip| name.contains(skip.as_str())))
-        .count())
+    Ok(names.filter(|name| choice.skips.iter().any(|skip| name.contains(skip.as_str()))).count())
 }
 
 #[cfg(test)]
@@ -155,12 +143,7 @@ mod tests {
     fn adds_up_what_libtest_says() {
         let line = "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; \
                     4 filtered out; finished in 0.01s";
-        let counts = Counts {
-            passed: 3,
-            failed: 1,
-            ignored: 2,
-            filtered_out: 4,
-        };
+        let counts = Counts { passed: 3, failed: 1, ignored: 2, filtered_out: 4 };
         assert_eq!(Counts::parse(line), Some(counts));
         assert_eq!(Counts::parse("test a::b ... ok"), None);
     }

@@ -11,9 +11,7 @@ use crate::build::{self, Project};
 /// Lines a file may have without its tests.
 const LINES_MAX: usize = 800;
 /// Names that say nothing about what a module holds.
-const EMPTY_NAMES: [&str; 7] = [
-    "util", "utils", "helper", "helpers", "common", "misc", "manager",
-];
+const EMPTY_NAMES: [&str; 7] = ["util", "utils", "helper", "helpers", "common", "misc", "manager"];
 /// Traces of one machine, and hosts that a mirror may stand in for. Split, so that this file passes.
 const TRACES: [&str; 5] = [
     concat!("/ho", "me/"),
@@ -65,10 +63,7 @@ fn problems_of(path: &Path, text: &str) -> Vec<String> {
     }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     if stem == "mod" {
-        problem(
-            1,
-            "name the file after its module instead of mod.rs".to_owned(),
-        );
+        problem(1, "name the file after its module instead of mod.rs".to_owned());
     }
     if EMPTY_NAMES.contains(&&*stem) {
         problem(1, format!("{stem:?} does not say what the module holds"));
@@ -78,10 +73,7 @@ fn problems_of(path: &Path, text: &str) -> Vec<String> {
     }
     let lines = lines_without_tests(path, text);
     if lines > LINES_MAX {
-        problem(
-            1,
-            format!("{lines} lines without tests; at most {LINES_MAX}"),
-        );
+        problem(1, format!("{lines} lines without tests; at most {LINES_MAX}"));
     }
     problems
 }
@@ -109,11 +101,7 @@ mod tests {
             ("a/src/utils.rs", "fn main() {}\n".to_owned(), 2),
             ("a/src/long.rs", "//! x\n".repeat(LINES_MAX + 1), 1),
             ("a/src/long/tests.rs", "//! x\n".repeat(LINES_MAX + 1), 0),
-            (
-                "a/src/tested.rs",
-                format!("//! x\n#[cfg(test)]\n{}", "x\n".repeat(LINES_MAX)),
-                0,
-            ),
+            ("a/src/tested.rs", format!("//! x\n#[cfg(test)]\n{}", "x\n".repeat(LINES_MAX)), 0),
             ("a.md", format!("see {}x", TRACES[0]), 1),
         ] {
             let found = problems_of(Path::new(path), &text);

@@ -99,6 +99,11 @@ impl Node {
         }
     }
 
+    /// Log of its private containerd.
+    pub(super) fn containerd_log(&self) -> PathBuf {
+        self.data_dir.join("containerd/containerd.log")
+    }
+
     /// Starts the agent again after it was killed.
     ///
     /// # Errors

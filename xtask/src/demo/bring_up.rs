@@ -26,20 +26,13 @@ pub fn start(project: &Project, started: Instant) -> anyhow::Result<Demo> {
     let workdir = Workdir::create(&down::demo_dir(project), PREFIX)?;
     say(started, "starting the control plane");
     let mut cluster = Cluster::start(workdir, project.binaries())?;
-    say(
-        started,
-        &format!("starting {NODES} nodes, each with containerd, agent and proxy"),
-    );
+    say(started, &format!("starting {NODES} nodes, each with containerd, agent and proxy"));
     for _ in 0..NODES {
         cluster.add_node()?;
     }
     let kubectl = cluster.kubectl(KUBECTL_NEWEST);
     let ready = cluster.wait_nodes_ready(&kubectl);
-    let demo = Demo {
-        cluster,
-        kubectl,
-        started,
-    };
+    let demo = Demo { cluster, kubectl, started };
     if let Err(error) = ready {
         describe(&demo);
         return Err(error);
@@ -54,51 +47,27 @@ pub fn deploy(project: &Project, demo: &mut Demo) -> anyhow::Result<()> {
     demo.cluster.start_ingress(INGRESS_CLASS)?;
     let example = project.root().join("examples/ml-platform");
     demo.say("applying examples/ml-platform with kubectl");
-    let applied = demo
-        .kubectl
-        .run(&["apply", "-f", &example.to_string_lossy()])?;
+    let applied = demo.kubectl.run(&["apply", "-f", &example.to_string_lossy()])?;
     for line in applied.lines() {
         println!("          {line}");
     }
     wait_until("deployments available", ROLLOUT_LIMIT, || {
-        demo.cluster
-            .check_alive()
-            .map_err(|error| format!("{error:#}"))?;
-        let list = demo
-            .kubectl
-            .json(&["get", "deployments"])
-            .map_err(|e| format!("{e:#}"))?;
-        let states: Vec<(bool, String)> = DEPLOYMENTS
-            .iter()
-            .map(|name| availability(&list, name))
-            .collect();
+        demo.cluster.check_alive().map_err(|error| format!("{error:#}"))?;
+        let list = demo.kubectl.json(&["get", "deployments"]).map_err(|e| format!("{e:#}"))?;
+        let states: Vec<(bool, String)> =
+            DEPLOYMENTS.iter().map(|name| availability(&list, name)).collect();
         if states.iter().all(|(available, _)| *available) {
             return Ok(());
         }
-        Err(states
-            .into_iter()
-            .map(|(_, text)| text)
-            .collect::<Vec<_>>()
-            .join(", "))
+        Err(states.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", "))
     })?;
     demo.say("all pods are available");
     let node = &demo.cluster.nodes[0];
     let url = format!("http://{}/app", node.address);
     wait_until("the ingress answers for /app", TRAFFIC_LIMIT, || {
-        let curl = node
-            .client("curl".as_ref())
-            .map_err(|error| format!("{error:#}"))?;
-        let curl = curl.args([
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--max-time",
-            "2",
-            &url,
-        ]);
-        curl.output()
-            .map(drop)
-            .map_err(|error| format!("{error:#}"))
+        let curl = node.client("curl".as_ref()).map_err(|error| format!("{error:#}"))?;
+        let curl = curl.args(["--silent", "--show-error", "--fail", "--max-time", "2", &url]);
+        curl.output().map(drop).map_err(|error| format!("{error:#}"))
     })?;
     demo.say("the ingress answers");
     Ok(())
@@ -118,12 +87,7 @@ fn availability(list: &Value, name: &str) -> (bool, String) {
 /// Prints what helps to understand a failure.
 pub fn describe(demo: &Demo) {
     for args in [
-        &[
-            "get",
-            "nodes,pods,services,deployments,jobs,ingresses",
-            "-o",
-            "wide",
-        ][..],
+        &["get", "nodes,pods,services,deployments,jobs,ingresses", "-o", "wide"][..],
         &["get", "events"],
     ] {
         match demo.kubectl.run(args) {

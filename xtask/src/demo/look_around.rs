@@ -19,24 +19,16 @@ pub fn offer(demo: &Demo) -> anyhow::Result<()> {
     let api = SocketAddr::from((CONTROL_ADDRESS, API_PORT));
     let api_here = forward::start(control.netns.open()?, api)?;
     let node = &demo.cluster.nodes[0];
-    let web = forward::start(
-        node.netns.open()?,
-        SocketAddr::from((node.address, HTTP_PORT)),
-    )?;
+    let web = forward::start(node.netns.open()?, SocketAddr::from((node.address, HTTP_PORT)))?;
     let kubeconfig = demo.cluster.workdir().path().join("kubeconfig");
     let text = fs::read_to_string(control.admin_kubeconfig()).context("read admin.kubeconfig")?;
     let here = text.replace(&api.to_string(), &api_here.to_string());
-    ensure!(
-        here != text,
-        "admin.kubeconfig does not name the API server's address {api}"
-    );
+    ensure!(here != text, "admin.kubeconfig does not name the API server's address {api}");
     let mut options = fs::OpenOptions::new();
     options.create(true).truncate(true).write(true).mode(0o600);
-    let mut file = options
-        .open(&kubeconfig)
-        .with_context(|| format!("write {}", kubeconfig.display()))?;
-    file.write_all(here.as_bytes())
-        .context("write the kubeconfig for the host")?;
+    let mut file =
+        options.open(&kubeconfig).with_context(|| format!("write {}", kubeconfig.display()))?;
+    file.write_all(here.as_bytes()).context("write the kubeconfig for the host")?;
     let kubectl = demo.kubectl.binary().display();
     println!("\nThe cluster stays up until Ctrl-C. In another terminal:\n");
     println!("  export KUBECONFIG={}", kubeconfig.display());
@@ -46,9 +38,6 @@ pub fn offer(demo: &Demo) -> anyhow::Result<()> {
     println!("  curl http://{web}/app");
     let netns = node.netns.name();
     println!("  nsenter --net=/run/netns/{netns} ip route    # the first node's own view");
-    println!(
-        "\nLogs of every program: {}/*.log\n",
-        demo.cluster.workdir().path().display()
-    );
+    println!("\nLogs of every program: {}/*.log\n", demo.cluster.workdir().path().display());
     Ok(())
 }

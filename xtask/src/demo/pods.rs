@@ -42,9 +42,7 @@ pub fn ready(demo: &Demo, selector: &str) -> anyhow::Result<Vec<Pod>> {
 impl Pod {
     /// Kills the server in the pod at once, as the kernel's out-of-memory killer would.
     pub fn kill_server(&self, demo: &Demo) -> anyhow::Result<()> {
-        let v2 = machine::cgroup_hierarchies()
-            .v2
-            .context("no cgroup v2 tree")?;
+        let v2 = machine::cgroup_hierarchies().v2.context("no cgroup v2 tree")?;
         let prefix = demo.cluster.workdir().prefix();
         let cgroup = v2.join(format!("{prefix}/{}/pod{}", self.node, self.uid));
         let pids = servers_below(&cgroup);
@@ -64,14 +62,9 @@ fn servers_below(cgroup: &Path) -> Vec<i32> {
     let mut pids: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
     pids.retain(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0)
-            .any(|argument| argument == b"serve")
+        line.split(|byte| *byte == 0).any(|argument| argument == b"serve")
     });
     let children = fs::read_dir(cgroup).into_iter().flatten().flatten();
-    let children = children
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir());
-    pids.into_iter()
-        .chain(children.flat_map(|child| servers_below(&child)))
-        .collect()
+    let children = children.map(|entry| entry.path()).filter(|path| path.is_dir());
+    pids.into_iter().chain(children.flat_map(|child| servers_below(&child))).collect()
 }

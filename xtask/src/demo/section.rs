@@ -10,11 +10,7 @@ pub struct Section {
 impl Section {
     /// An empty one.
     pub fn new(title: &'static str) -> Self {
-        Self {
-            title,
-            lines: Vec::new(),
-            checks: Vec::new(),
-        }
+        Self { title, lines: Vec::new(), checks: Vec::new() }
     }
 
     /// Adds what was seen.

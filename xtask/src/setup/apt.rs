@@ -31,10 +31,7 @@ impl Private {
     pub fn new(dir: &Path) -> anyhow::Result<Self> {
         let archive = machine_archive()?;
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        Ok(Self {
-            dir: dir.to_path_buf(),
-            archive,
-        })
+        Ok(Self { dir: dir.to_path_buf(), archive })
     }
 
     /// Downloads a package (`name` or `name=version`, where `*` matches) of a suite and unpacks it.
@@ -46,20 +43,12 @@ impl Private {
         }
         self.update(suite, &place)?;
         let download = place.join("download");
-        build::run(
-            self.apt_get(&place)
-                .current_dir(&download)
-                .args(["download", package]),
-        )?;
-        let debs = fs::read_dir(&download)
-            .context("read the download folder")?
-            .flatten();
+        build::run(self.apt_get(&place).current_dir(&download).args(["download", package]))?;
+        let debs = fs::read_dir(&download).context("read the download folder")?.flatten();
         let mut debs = debs
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "deb"));
-        let Some(deb) = debs.next() else {
-            bail!("apt-get downloaded nothing for {package}")
-        };
+        let Some(deb) = debs.next() else { bail!("apt-get downloaded nothing for {package}") };
         fs::create_dir_all(into).with_context(|| format!("create {}", into.display()))?;
         build::run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(into))?;
         fs::remove_file(&deb).with_context(|| format!("remove {}", deb.display()))
@@ -69,10 +58,7 @@ impl Private {
     fn update(&self, suite: &str, place: &Path) -> anyhow::Result<()> {
         let sources = place.join("sources.list");
         let keyring = self.archive.signed_by.as_deref().unwrap_or(DEFAULT_KEYRING);
-        let line = format!(
-            "deb [signed-by={keyring}] {} {suite} main\n",
-            self.archive.uri
-        );
+        let line = format!("deb [signed-by={keyring}] {} {suite} main\n", self.archive.uri);
         let unchanged = fs::read_to_string(&sources).is_ok_and(|text| text == line);
         let updated = place.join("updated");
         if unchanged && updated.exists() {
@@ -92,9 +78,7 @@ impl Private {
             ("Dir::Cache", place.join("cache")),
         ];
         for (option, path) in paths {
-            command
-                .arg("-o")
-                .arg(format!("{option}={}", path.display()));
+            command.arg("-o").arg(format!("{option}={}", path.display()));
         }
         for index in ["DEP-11", "Translations"] {
             command.args([
@@ -112,10 +96,7 @@ impl Private {
 fn machine_archive() -> anyhow::Result<Archive> {
     let dir = Path::new(SOURCES_DIR);
     let mut files = vec![dir.join("sources.list")];
-    let parts = fs::read_dir(dir.join("sources.list.d"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let parts = fs::read_dir(dir.join("sources.list.d")).into_iter().flatten().flatten();
     let mut parts: Vec<PathBuf> = parts.map(|entry| entry.path()).collect();
     parts.sort();
     files.extend(parts);
@@ -151,19 +132,14 @@ fn deb822_archives(text: &str) -> Vec<Archive> {
             };
             let uri = field("URIs")?.split_whitespace().next()?.to_owned();
             let signed_by = field("Signed-By").filter(|path| path.starts_with('/'));
-            Some(Archive {
-                uri,
-                signed_by: signed_by.map(str::to_owned),
-            })
+            Some(Archive { uri, signed_by: signed_by.map(str::to_owned) })
         })
         .collect()
 }
 
 /// Lines of sources.list(5)'s one-line style.
 fn one_line_archives(text: &str) -> Vec<Archive> {
-    let lines = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("deb "));
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("deb "));
     lines
         .filter_map(|line| {
             let line = line.trim_start();
@@ -172,13 +148,8 @@ fn one_line_archives(text: &str) -> Vec<Archive> {
                 None => ("", line),
             };
             let uri = rest.split_whitespace().next()?.to_owned();
-            let signed_by = options
-                .split_whitespace()
-                .find_map(|o| o.strip_prefix("signed-by="));
-            Some(Archive {
-                uri,
-                signed_by: signed_by.map(str::to_owned),
-            })
+            let signed_by = options.split_whitespace().find_map(|o| o.strip_prefix("signed-by="));
+            Some(Archive { uri, signed_by: signed_by.map(str::to_owned) })
         })
         .collect()
 }
@@ -188,10 +159,7 @@ mod tests {
     use super::*;
 
     fn archive(uri: &str, signed_by: Option<&str>) -> Archive {
-        Archive {
-            uri: uri.to_owned(),
-            signed_by: signed_by.map(str::to_owned),
-        }
+        Archive { uri: uri.to_owned(), signed_by: signed_by.map(str::to_owned) }
     }
 
     #[test]
@@ -210,13 +178,7 @@ mod tests {
                      deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian/ bookworm main\n\
                      deb http://other.example/apt stable main\n";
         let found = one_line_archives(lines);
-        assert_eq!(
-            found[0],
-            archive("http://mirror.example/debian/", Some("/k.gpg"))
-        );
-        assert_eq!(
-            found.iter().map(is_debian).collect::<Vec<_>>(),
-            [true, false]
-        );
+        assert_eq!(found[0], archive("http://mirror.example/debian/", Some("/k.gpg")));
+        assert_eq!(found.iter().map(is_debian).collect::<Vec<_>>(), [true, false]);
     }
 }

@@ -32,11 +32,8 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Installs what is missing.
 pub fn ensure() -> anyhow::Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(_, sign)| !is_there(sign))
-        .map(|(package, _)| *package)
-        .collect();
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(_, sign)| !is_there(sign)).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -69,9 +66,7 @@ fn is_there(sign: &str) -> bool {
 fn apt_get(args: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("apt-get");
     // A configuration file the machine's owner changed stays, and nothing asks.
-    command
-        .args(["-o", "Dpkg::Options::=--force-confold"])
-        .args(args);
+    command.args(["-o", "Dpkg::Options::=--force-confold"]).args(args);
     build::run(command.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 

@@ -47,11 +47,7 @@ fn from_rustup(project: &Project) -> anyhow::Result<()> {
     let started = Instant::now();
     while started.elapsed() < RUSTUP_LIMIT {
         if let Some(status) = child.try_wait().context("wait for rustup")? {
-            return if status.success() {
-                Ok(())
-            } else {
-                bail!("rustup ended with {status}")
-            };
+            return if status.success() { Ok(()) } else { bail!("rustup ended with {status}") };
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -67,9 +63,7 @@ fn from_debian(project: &Project, library: &Path) -> anyhow::Result<()> {
     let package = format!("rust-src={TOOLCHAIN}*");
     apt::Private::new(&setup.join("apt"))?.unpack(SUITE, &package, &unpacked)?;
     let source = unpacked.join(format!("usr/src/rustc-{TOOLCHAIN}/library"));
-    let parent = library
-        .parent()
-        .context("the sysroot has no folder for sources")?;
+    let parent = library.parent().context("the sysroot has no folder for sources")?;
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     // The toolchain may lie on another file system: copied, not renamed.
     build::run(Command::new("cp").arg("-a").arg(&source).arg(parent))?;
