@@ -58,9 +58,12 @@ pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>) {
 
 /// Asks the file system to announce changes; without it polling alone finds them.
 fn announce(path: &Path, wake: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    // A full channel means that a look is due already.
-    let watcher = notify::recommended_watcher(move |_| {
-        let _ = wake.try_send(());
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Looking itself opens files: that must not be a reason to look again.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            // A full channel means that a look is due already.
+            let _ = wake.try_send(());
+        }
     });
     let watching = watcher.and_then(|mut watcher| {
         watcher.watch(path, RecursiveMode::Recursive)?;
@@ -198,6 +201,19 @@ mod tests {
         assert_eq!(parse_manifests(many.as_bytes()).unwrap().len(), 5_001);
         assert!(parse_manifests(b"a: [").is_err());
         assert!(parse_manifests(b"kind: Service\n").is_err());
+    }
+
+    #[tokio::test]
+    async fn only_writing_is_announced() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), SERVICE).unwrap();
+        let (wake, mut woken) = mpsc::channel(1);
+        let _watcher = announce(folder.path(), wake);
+        std::fs::read(folder.path().join("a.yaml")).unwrap();
+        let waited = tokio::time::timeout(Duration::from_millis(200), woken.recv()).await;
+        assert!(waited.is_err(), "reading woke the reader");
+        std::fs::write(folder.path().join("a.yaml"), "").unwrap();
+        assert_eq!(woken.recv().await, Some(()));
     }
 
     #[test]
