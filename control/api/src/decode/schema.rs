@@ -119,7 +119,9 @@ fn parse_tables() -> HashMap<String, Message> {
         for line in table.lines().filter(|line| !line.starts_with('#')) {
             if let Some(field) = line.strip_prefix("  ") {
                 let field = parse_field(package, field);
-                current.as_mut().map(|message| message.fields.extend(field));
+                if let Some(message) = &mut current {
+                    message.fields.extend(field);
+                }
                 continue;
             }
             let next = Message { name: line, version, fields: Vec::new() };

@@ -38,10 +38,10 @@ pub fn service(object: &mut Value) {
 }
 
 fn session_affinity(spec: &mut Value) {
-    if spec["sessionAffinity"] == "None" {
-        if let Some(fields) = spec.as_object_mut() {
-            fields.remove("sessionAffinityConfig");
-        }
+    if spec["sessionAffinity"] == "None"
+        && let Some(fields) = spec.as_object_mut()
+    {
+        fields.remove("sessionAffinityConfig");
     }
     let timeout = spec.pointer("/sessionAffinityConfig/clientIP/timeoutSeconds");
     if spec["sessionAffinity"] == "ClientIP" && timeout.is_none_or(Value::is_null) {
