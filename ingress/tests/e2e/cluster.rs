@@ -22,6 +22,8 @@ struct State {
     changes: Mutex<Vec<Stored>>,
     /// Requests other than GET: method, path, body.
     writes: Mutex<Vec<(String, String, Value)>>,
+    /// Collections this API does not have.
+    absent: Mutex<Vec<String>>,
     /// Request targets of all GETs.
     reads: Mutex<Vec<String>>,
 }
@@ -91,6 +93,11 @@ impl Cluster {
         changes.push(Stored { collection: format!("{root}/{version}/{plural}"), kind, object });
     }
 
+    /// An API too old (or too new) for a collection answers 404.
+    pub fn lacks(&self, collection: &str) {
+        self.state.absent.lock().unwrap().push(collection.into());
+    }
+
     pub fn writes(&self) -> Vec<(String, String, Value)> {
         self.state.writes.lock().unwrap().clone()
     }
@@ -142,6 +149,12 @@ fn serve(stream: TcpStream, state: &State, stopped: &AtomicBool) -> std::io::Res
         }
         state.reads.lock().unwrap().push(target.into());
         let query = Query::parse(target);
+        if state.absent.lock().unwrap().contains(&query.collection) {
+            let absent = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+                "message": "the server could not find the requested resource", "code": 404});
+            respond(&mut out, 404, &absent)?;
+            continue;
+        }
         if query.watch {
             return watch(&mut out, state, stopped, &query);
         }

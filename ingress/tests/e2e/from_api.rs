@@ -42,6 +42,21 @@ fn changes_arrive_and_survive_an_api_that_is_away() {
     });
 }
 
+/// Kubernetes before 1.19 knows only the old forms.
+#[test]
+fn an_old_api_server_is_asked_for_the_old_forms() {
+    let web = Backend::start("web");
+    let cluster = Cluster::start();
+    cluster.lacks("/apis/networking.k8s.io/v1/ingresses");
+    cluster.apply(&service("web", &[&web]));
+    cluster.apply(
+        "apiVersion: networking.k8s.io/v1beta1\nkind: Ingress\nmetadata: {name: old}\nspec: {rules: [{host: \
+         a.example, http: {paths: [{path: /app, backend: {serviceName: web, servicePort: 80}}]}}]}\n",
+    );
+    let podium = start(&cluster, &[]);
+    assert_eq!(podium.get("a.example", "/app").seen("backend"), "web");
+}
+
 #[test]
 fn secrets_are_read_by_name_only() {
     let web = Backend::start("web");
