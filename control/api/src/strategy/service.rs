@@ -43,10 +43,9 @@ fn keep_allocated(spec: &mut Value, old: &Value) {
     if text(spec, "type") == "LoadBalancer"
         && text(spec, "externalTrafficPolicy") == "Local"
         && spec["healthCheckNodePort"].is_null()
+        && let Some(port) = old.get("healthCheckNodePort")
     {
-        if let Some(port) = old.get("healthCheckNodePort") {
-            spec["healthCheckNodePort"] = port.clone();
-        }
+        spec["healthCheckNodePort"] = port.clone();
     }
     if matches!(text(spec, "type"), "NodePort" | "LoadBalancer") {
         keep_node_ports(spec, old);
