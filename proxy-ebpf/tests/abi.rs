@@ -8,7 +8,7 @@ use podium_proxy_ebpf::{
 };
 
 fn at(text: &str) -> AddressPort {
-    AddressPort::from(text.parse::<SocketAddr>().unwrap())
+    AddressPort::from(text.parse::<SocketAddr>().expect("an address"))
 }
 
 #[test]

@@ -8,7 +8,12 @@ pub mod kernel;
 pub mod links;
 pub mod pins;
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use crate::plan::{Op, held::Snapshot};
 
@@ -32,6 +37,9 @@ pub trait Datapath {
     /// If the counters cannot be read.
     fn hits(&self, ids: &[u32]) -> Result<BTreeMap<u32, u64>, Error>;
 }
+
+/// A datapath that the reconciler writes to and the metrics read from.
+pub type SharedDatapath = Arc<Mutex<dyn Datapath + Send>>;
 
 /// What went wrong between user space and the kernel.
 #[derive(Debug, thiserror::Error)]

@@ -125,33 +125,38 @@ impl Index {
         Some(translate::translate(name, service, &slices))
     }
 
-    /// Joins all Services. Of two that want the same address and port, the older one has it
-    /// (then the one whose name comes first), as kube-apiserver would have allocated it.
+    /// Joins all Services. An address and port that two of them want belongs to the one whose
+    /// ClusterIP it is (an external address must not capture another Service's traffic,
+    /// CVE-2020-8554), then to the older one, then to the one whose name comes first.
     fn settle(&self) -> (Desired, Vec<Problem>) {
         let mut desired = Desired::default();
         let mut problems = Vec::new();
         let mut by_age: Vec<_> = self.translated.iter().collect();
         by_age.sort_by_key(|(name, translated)| (translated.created_unix_ms, *name));
         let mut owners: HashMap<(AddressPort, Protocol), &PortName> = HashMap::new();
+        for as_cluster_ip in [true, false] {
+            for (_, translated) in &by_age {
+                for (address, port) in translated.claims(as_cluster_ip) {
+                    owners.entry((address, port.protocol)).or_insert(port);
+                }
+            }
+        }
         for (_, translated) in by_age {
             problems.extend(translated.problems.iter().cloned());
             desired.cluster_ips.extend(translated.cluster_ips.iter().copied());
             for port in &translated.ports {
                 let mut lost = Vec::new();
                 for address in port.addresses.keys() {
-                    let owner = owners.entry((*address, port.name.protocol)).or_insert(&port.name);
-                    if **owner != port.name {
-                        lost.push(*address);
-                        problems.push(Problem {
-                            object: format!("Service {}", port.name.service),
-                            field: "spec".to_owned(),
-                            message: format!(
-                                "{} already belongs to Service {}, which is older; not served here",
-                                address.socket_addr(),
-                                owner.service
-                            ),
-                        });
+                    match owners.get(&(*address, port.name.protocol)) {
+                        Some(owner) if **owner != port.name => {
+                            lost.push(*address);
+                            problems.push(taken(&port.name, *address, owner));
+                        }
+                        _ => {}
                     }
+                }
+                if lost.len() == port.addresses.len() {
+                    continue;
                 }
                 let port = if lost.is_empty() { Arc::clone(port) } else { without(port, &lost) };
                 desired.ports.insert(port.name.clone(), port);
@@ -159,6 +164,18 @@ impl Index {
         }
         problems.extend(self.slices.values().flat_map(|slice| slice.problems.iter().cloned()));
         (desired, problems)
+    }
+}
+
+fn taken(port: &PortName, address: AddressPort, owner: &PortName) -> Problem {
+    Problem {
+        object: format!("Service {}", port.service),
+        field: "spec".to_owned(),
+        message: format!(
+            "{} already belongs to Service {}; not served here",
+            address.socket_addr(),
+            owner.service
+        ),
     }
 }
 

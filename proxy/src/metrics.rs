@@ -13,7 +13,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use crate::{datapath::Datapath, model::protocol_text, plan::held::Held};
+use crate::{datapath::SharedDatapath, model::protocol_text, plan::held::Held};
 
 /// Every metric of the agent.
 #[derive(Clone, Debug)]
@@ -144,7 +144,7 @@ impl Metrics {
     }
 
     /// Where the counts of services are read when somebody asks for the metrics.
-    pub fn count_from(&self, datapath: Arc<Mutex<dyn Datapath + Send>>) {
+    pub fn count_from(&self, datapath: SharedDatapath) {
         *self.hits.datapath.lock().unwrap_or_else(PoisonError::into_inner) = Some(datapath);
     }
 
@@ -190,9 +190,9 @@ impl Metrics {
 /// Connections per service port, read from the kernel when asked for.
 #[derive(Clone)]
 struct ServiceHits {
-    vector: IntGaugeVec,
+    vector: IntCounterVec,
     names: Arc<Mutex<BTreeMap<u32, [String; 5]>>>,
-    datapath: Arc<Mutex<Option<Arc<Mutex<dyn Datapath + Send>>>>>,
+    datapath: Arc<Mutex<Option<SharedDatapath>>>,
 }
 
 impl std::fmt::Debug for ServiceHits {
@@ -204,13 +204,13 @@ impl std::fmt::Debug for ServiceHits {
 impl ServiceHits {
     fn new() -> Result<Self, prometheus::Error> {
         let opts = Opts::new(
-            "podium_proxy_service_connections",
+            "podium_proxy_service_hits_total",
             "Connections, and datagrams of unconnected sockets, sent to an endpoint of the \
              Service since it is known here.",
         );
         let labels = ["namespace", "service", "port", "protocol", "family"];
         Ok(Self {
-            vector: IntGaugeVec::new(opts, &labels)?,
+            vector: IntCounterVec::new(opts, &labels)?,
             names: Arc::default(),
             datapath: Arc::default(),
         })
@@ -251,8 +251,7 @@ impl Collector for ServiceHits {
             let Some(labels) = names.get(&id) else {
                 continue;
             };
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.vector.with_label_values(labels).set(count);
+            self.vector.with_label_values(labels).inc_by(count);
         }
         self.vector.collect()
     }

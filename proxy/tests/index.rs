@@ -1,5 +1,7 @@
 //! Objects in, desired state out: the rules of Kubernetes, case by case.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
@@ -205,14 +207,14 @@ ports: [{port: 70000}, {port: 8080}]
 endpoints: [{addresses: ['::1']}, {addresses: [10.0.0.1]}]
 ",
         expect![[r#"
-            default/c Tcp -> 
-            default/d Tcp 10.96.0.4:80 10.96.0.5:80 -> 10.0.0.1:8080
+            default/c Tcp 10.96.0.4:80 -> 
+            default/d Tcp 10.96.0.5:80 -> 10.0.0.1:8080
+            ! Service default/d: spec: 10.96.0.4:80 already belongs to Service default/c; not served here
             ! Service default/a: spec.clusterIP: "10.96.0.300" is no address; not served at it
             ! Service default/b: spec.clusterIP: is not set and this source allocates none: give an address; not served at one
             ! Service default/c: spec.ports[0].port: 0 is not between 1 and 65535; port ignored
             ! Service default/c: spec.ports[2]: 80/Tcp is there twice; the first one counts
             ! Service default/c: spec.ports[3].protocol: "SCTP" is not balanced for sockets (TCP and UDP are); port ignored
-            ! Service default/c: spec: 10.96.0.4:80 already belongs to Service default/d, which is older; not served here
             ! EndpointSlice default/e-1: ports[0].port: 70000 is not between 1 and 65535; port ignored
             ! EndpointSlice default/e-1: endpoints[0].addresses: "::1" is no V4 address; endpoint ignored
         "#]],

@@ -32,6 +32,17 @@ pub struct Translated {
 }
 
 impl Translated {
+    /// The addresses it wants: those that are its ClusterIPs, or all others.
+    pub fn claims(&self, as_cluster_ip: bool) -> impl Iterator<Item = (AddressPort, &PortName)> {
+        self.ports.iter().flat_map(move |port| {
+            (port.addresses.keys())
+                .filter(move |at| {
+                    self.cluster_ips.contains(&at.socket_addr().ip()) == as_cluster_ip
+                })
+                .map(|at| (*at, &port.name))
+        })
+    }
+
     /// Shares the ports that are as they were `before`, so that comparing them later is free.
     pub fn keep_unchanged(&mut self, before: &Self) {
         for port in &mut self.ports {

@@ -35,7 +35,7 @@ pub fn watch(client: Client, node_name: Option<&str>) -> Source {
         Api::all(client.clone()),
         services,
         sender.clone(),
-        |name, object| Change::Service(name, object),
+        Change::Service,
     ));
     let slices =
         watcher::Config::default().labels(&format!("!{PROXY_NAME_LABEL},!{HEADLESS_LABEL}"));
@@ -43,7 +43,7 @@ pub fn watch(client: Client, node_name: Option<&str>) -> Source {
         Api::all(client.clone()),
         slices,
         sender.clone(),
-        |name, object| Change::Slice(name, object),
+        Change::Slice,
     ));
     if let Some(node) = node_name {
         let config = watcher::Config::default().fields(&format!("metadata.name={node}"));

@@ -1,6 +1,8 @@
 //! The agent and its programs in the real kernel. Need root, cgroup v2 and iproute2, and fail
 //! where they lack it; `--skip kernel_` leaves them out.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod node;
 
 use std::{

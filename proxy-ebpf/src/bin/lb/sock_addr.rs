@@ -3,7 +3,10 @@
 //! The verifier rewrites each field access of the context, and knows only those of the declared
 //! width at a fixed offset. Volatile accesses keep the compiler from merging or splitting them.
 
-use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
+use core::{
+    mem::offset_of,
+    ptr::{read_volatile, write_volatile},
+};
 
 use aya_ebpf::{bindings::bpf_sock_addr, programs::SockAddrContext};
 use podium_proxy_ebpf::{AddressPort, Protocol};
@@ -24,58 +27,53 @@ pub struct V4;
 /// `user_ip6`, which carries IPv4 in mapped form when an IPv6 socket talks IPv4.
 pub struct V6;
 
+const IP4: usize = offset_of!(bpf_sock_addr, user_ip4);
+const IP6: usize = offset_of!(bpf_sock_addr, user_ip6);
+const PORT: usize = offset_of!(bpf_sock_addr, user_port);
+const TYPE: usize = offset_of!(bpf_sock_addr, type_);
+const PROTOCOL: usize = offset_of!(bpf_sock_addr, protocol);
+
 impl Layout for V4 {
     #[inline(always)]
     fn read(context: &SockAddrContext) -> AddressPort {
-        let raw = context.sock_addr;
-        // SAFETY: the context is valid for the length of the program.
-        let ip = unsafe { read_volatile(addr_of!((*raw).user_ip4)) };
-        let [a, b, c, d] = ip.to_ne_bytes();
+        let [a, b, c, d] = load::<IP4>(context).to_ne_bytes();
         let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d];
-        AddressPort::new(mapped, read_port(raw))
+        AddressPort::new(mapped, load_port(context))
     }
 
     #[inline(always)]
     fn write(context: &SockAddrContext, to: &AddressPort) {
-        let raw = context.sock_addr;
         let [.., a, b, c, d] = to.ip;
-        // SAFETY: the context is valid for the length of the program.
-        unsafe { write_volatile(addr_of_mut!((*raw).user_ip4), u32::from_ne_bytes([a, b, c, d])) };
-        write_port(raw, to.port);
+        store::<IP4>(context, [a, b, c, d]);
+        store_port(context, to.port);
     }
 }
 
 impl Layout for V6 {
     #[inline(always)]
     fn read(context: &SockAddrContext) -> AddressPort {
-        let raw = context.sock_addr;
-        let [a, b, c, d] = read_word(raw, 0).to_ne_bytes();
-        let [e, f, g, h] = read_word(raw, 1).to_ne_bytes();
-        let [i, j, k, l] = read_word(raw, 2).to_ne_bytes();
-        let [m, n, o, p] = read_word(raw, 3).to_ne_bytes();
-        AddressPort::new([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], read_port(raw))
+        let [a, b, c, d] = load::<IP6>(context).to_ne_bytes();
+        let [e, f, g, h] = load::<{ IP6 + 4 }>(context).to_ne_bytes();
+        let [i, j, k, l] = load::<{ IP6 + 8 }>(context).to_ne_bytes();
+        let [m, n, o, p] = load::<{ IP6 + 12 }>(context).to_ne_bytes();
+        AddressPort::new([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], load_port(context))
     }
 
     #[inline(always)]
     fn write(context: &SockAddrContext, to: &AddressPort) {
-        let raw = context.sock_addr;
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = to.ip;
-        write_word(raw, 0, [a, b, c, d]);
-        write_word(raw, 1, [e, f, g, h]);
-        write_word(raw, 2, [i, j, k, l]);
-        write_word(raw, 3, [m, n, o, p]);
-        write_port(raw, to.port);
+        store::<IP6>(context, [a, b, c, d]);
+        store::<{ IP6 + 4 }>(context, [e, f, g, h]);
+        store::<{ IP6 + 8 }>(context, [i, j, k, l]);
+        store::<{ IP6 + 12 }>(context, [m, n, o, p]);
+        store_port(context, to.port);
     }
 }
 
 /// The protocol of the socket, if it is one that services have.
 #[inline(always)]
 pub fn protocol(context: &SockAddrContext) -> Option<Protocol> {
-    let raw = context.sock_addr;
-    // SAFETY: the context is valid for the length of the program.
-    let kind = unsafe { read_volatile(addr_of!((*raw).type_)) };
-    // SAFETY: as above.
-    let number = unsafe { read_volatile(addr_of!((*raw).protocol)) };
+    let (kind, number) = (load::<TYPE>(context), load::<PROTOCOL>(context));
     if kind == SOCK_STREAM && number == Protocol::Tcp as u32 {
         Some(Protocol::Tcp)
     } else if kind == SOCK_DGRAM && number == Protocol::Udp as u32 {
@@ -86,28 +84,27 @@ pub fn protocol(context: &SockAddrContext) -> Option<Protocol> {
 }
 
 #[inline(always)]
-fn read_port(raw: *mut bpf_sock_addr) -> [u8; 2] {
-    // SAFETY: the context is valid for the length of the program.
-    let port = unsafe { read_volatile(addr_of!((*raw).user_port)) };
-    let [first, second, ..] = port.to_ne_bytes();
+fn load_port(context: &SockAddrContext) -> [u8; 2] {
+    let [first, second, ..] = load::<PORT>(context).to_ne_bytes();
     [first, second]
 }
 
 #[inline(always)]
-fn write_port(raw: *mut bpf_sock_addr, [first, second]: [u8; 2]) {
-    let port = u32::from_ne_bytes([first, second, 0, 0]);
-    // SAFETY: the context is valid for the length of the program.
-    unsafe { write_volatile(addr_of_mut!((*raw).user_port), port) };
+fn store_port(context: &SockAddrContext, [first, second]: [u8; 2]) {
+    store::<PORT>(context, [first, second, 0, 0]);
 }
 
 #[inline(always)]
-fn read_word(raw: *mut bpf_sock_addr, index: usize) -> u32 {
-    // SAFETY: the context is valid for the length of the program, and callers pass 0 to 3.
-    unsafe { read_volatile(addr_of!((*raw).user_ip6[index])) }
+fn load<const OFFSET: usize>(context: &SockAddrContext) -> u32 {
+    let field = context.sock_addr.wrapping_byte_add(OFFSET).cast::<u32>();
+    // SAFETY: the context is valid for the length of the program, and the constants above are
+    // offsets of its 32-bit fields.
+    unsafe { read_volatile(field) }
 }
 
 #[inline(always)]
-fn write_word(raw: *mut bpf_sock_addr, index: usize, bytes: [u8; 4]) {
-    // SAFETY: the context is valid for the length of the program, and callers pass 0 to 3.
-    unsafe { write_volatile(addr_of_mut!((*raw).user_ip6[index]), u32::from_ne_bytes(bytes)) };
+fn store<const OFFSET: usize>(context: &SockAddrContext, bytes: [u8; 4]) {
+    let field = context.sock_addr.wrapping_byte_add(OFFSET).cast::<u32>();
+    // SAFETY: as in `load`; the programs run one at a time on a context.
+    unsafe { write_volatile(field, u32::from_ne_bytes(bytes)) };
 }
