@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::machine::{self, CgroupHierarchies};
-use crate::wait::wait_until;
+use crate::wait::wait_uninterrupted;
 use crate::workdir::{Made, Workdir};
 
 const EMPTY_LIMIT: Duration = Duration::from_secs(10);
@@ -65,7 +65,7 @@ pub fn remove(path: &str) -> anyhow::Result<()> {
         .map(|root| root.join(path.trim_start_matches('/')))
         .filter(|dir| dir.exists())
         .collect();
-    wait_until(&format!("processes of cgroup {path} end"), EMPTY_LIMIT, || {
+    wait_uninterrupted(&format!("processes of cgroup {path} end"), EMPTY_LIMIT, || {
         let pids: Vec<i32> = dirs.iter().flat_map(|dir| processes(dir)).collect();
         if pids.is_empty() {
             return Ok(());
@@ -77,7 +77,7 @@ pub fn remove(path: &str) -> anyhow::Result<()> {
         Err(format!("{} processes alive: {pids:?}", pids.len()))
     })?;
     for dir in &dirs {
-        wait_until(&format!("remove cgroup {}", dir.display()), EMPTY_LIMIT, || {
+        wait_uninterrupted(&format!("remove cgroup {}", dir.display()), EMPTY_LIMIT, || {
             remove_tree(dir).map_err(|error| error.to_string())
         })?;
     }

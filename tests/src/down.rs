@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::wait::wait_until;
+use crate::wait::wait_uninterrupted;
 use crate::workdir::{Made, recorded};
 use crate::{cgroup, machine, netns, process};
 
@@ -78,7 +78,7 @@ fn end_process(pid: i32, start: u64) -> anyhow::Result<()> {
     }
     // Gone since the look above is as good.
     let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    wait_until(&format!("process {pid} ends"), END_LIMIT, || {
+    wait_uninterrupted(&format!("process {pid} ends"), END_LIMIT, || {
         if alive() { Err("still alive".to_owned()) } else { Ok(()) }
     })
 }
@@ -92,7 +92,7 @@ fn is_zombie(pid: i32) -> bool {
 /// path below the node's data folder.
 fn end_containerd(data_dir: &Path) -> anyhow::Result<()> {
     let prefix = format!("{}/", data_dir.display());
-    wait_until(&format!("processes of {} end", data_dir.display()), END_LIMIT, || {
+    wait_uninterrupted(&format!("processes of {} end", data_dir.display()), END_LIMIT, || {
         let pids = containerd_processes(&prefix);
         for pid in &pids {
             let _gone = kill(Pid::from_raw(*pid), Signal::SIGKILL);
@@ -115,6 +115,10 @@ fn containerd_processes(prefix: &str) -> Vec<i32> {
     .collect()
 }
 
+/// Where containerd's CNI library keeps what the plugins answered, whatever the configuration says;
+/// the file names hold the sandbox's id.
+const CNI_RESULTS_DIR: &str = "/var/lib/cni/results";
+
 /// Removes what the shims left outside of the data folder.
 fn forget_containers(data_dir: &Path) -> anyhow::Result<()> {
     let tasks = data_dir.join("containerd/state/io.containerd.runtime.v2.task/k8s.io");
@@ -122,6 +126,13 @@ fn forget_containers(data_dir: &Path) -> anyhow::Result<()> {
         let address = fs::read_to_string(bundle.path().join("address")).unwrap_or_default();
         if let Some(socket) = address.trim().strip_prefix("unix://") {
             remove_if_there(Path::new(socket))?;
+        }
+        let id = bundle.file_name().to_string_lossy().into_owned();
+        let results = fs::read_dir(CNI_RESULTS_DIR).into_iter().flatten().flatten();
+        for result in results {
+            if result.file_name().to_string_lossy().contains(&id) {
+                remove_if_there(&result.path())?;
+            }
         }
         let state = Path::new(RUNC_STATE_DIR).join(bundle.file_name());
         if state.is_dir() {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 const POLL_PERIOD: Duration = Duration::from_millis(100);
 const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
@@ -24,8 +24,29 @@ pub fn interrupted() -> bool {
 /// Calls `probe` until it gives a value; its error text says what is still missing.
 ///
 /// # Errors
-/// After `limit`, with what was waited for and the probe's last words.
+/// After `limit`, with what was waited for and the probe's last words; after [`interrupt`].
 pub fn wait_until<T>(
+    what: &str,
+    limit: Duration,
+    mut probe: impl FnMut() -> Result<T, String>,
+) -> anyhow::Result<T> {
+    let outcome = poll(what, limit, || match probe() {
+        Err(_) if interrupted() => Ok(None),
+        other => other.map(Some),
+    })?;
+    outcome.with_context(|| format!("{what}: interrupted"))
+}
+
+/// As [`wait_until`], for cleaning up, which goes on after [`interrupt`].
+pub(crate) fn wait_uninterrupted<T>(
+    what: &str,
+    limit: Duration,
+    probe: impl FnMut() -> Result<T, String>,
+) -> anyhow::Result<T> {
+    poll(what, limit, probe)
+}
+
+fn poll<T>(
     what: &str,
     limit: Duration,
     mut probe: impl FnMut() -> Result<T, String>,
@@ -37,9 +58,6 @@ pub fn wait_until<T>(
             Ok(value) => return Ok(value),
             Err(missing) => missing,
         };
-        if interrupted() {
-            bail!("{what}: interrupted");
-        }
         let elapsed = started.elapsed();
         if elapsed > limit {
             bail!("{what}: not within {} s; last seen: {missing}", limit.as_secs());

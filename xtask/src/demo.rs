@@ -55,7 +55,7 @@ pub fn run(project: &Project, mode: Mode) -> anyhow::Result<bool> {
     let started = Instant::now();
     let mut demo = bring_up::start(project, started)?;
     let result = present(project, &mut demo, mode);
-    if result.is_err() {
+    if result.is_err() && !wait::interrupted() {
         bring_up::describe(&demo);
     }
     say(started, "taking everything down");
