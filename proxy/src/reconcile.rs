@@ -22,7 +22,7 @@ use crate::{
     metrics::Metrics,
     model::Problem,
     plan::{
-        self,
+        self, Op,
         held::{Held, Limits},
     },
     serve::Health,
@@ -174,7 +174,11 @@ impl State {
         let mut datapath = lock(&self.reconciler.datapath);
         let mut held = match self.held.take() {
             Some(held) => held,
-            None => Held::rebuild(&datapath.snapshot()?, self.limits),
+            None => {
+                // What an agent gave up a moment ago looks free in the maps.
+                datapath.execute(&Op::WaitForReaders)?;
+                Held::rebuild(&datapath.snapshot()?, self.limits)
+            }
         };
         let plan = plan::plan(&mut held, &desired);
         problems.extend(plan.problems);
