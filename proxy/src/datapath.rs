@@ -94,6 +94,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Two agents would undo each other's changes.
+    #[error("another podium-proxy runs with --pin-dir {path}: stop it first")]
+    InUse {
+        /// The pin folder.
+        path: PathBuf,
+    },
     /// Nothing is pinned where a state was expected.
     #[error("nothing is pinned under {path}: podium-proxy is not running here and never was")]
     NothingPinned {

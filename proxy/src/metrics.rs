@@ -56,17 +56,30 @@ fn programming_buckets() -> Vec<f64> {
     buckets
 }
 
+/// A metric kube-proxy has too.
+fn kube(name: &str, help: &str) -> Opts {
+    Opts::new(format!("kubeproxy_{name}"), help)
+}
+
+/// A metric of ours.
+fn own(name: &str, help: &str) -> Opts {
+    Opts::new(format!("podium_proxy_{name}"), help)
+}
+
+fn histogram(name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram, prometheus::Error> {
+    Histogram::with_opts(HistogramOpts::from(kube(name, help)).buckets(buckets))
+}
+
+fn by_code(name: &str, help: &str) -> Result<IntCounterVec, prometheus::Error> {
+    IntCounterVec::new(kube(name, help), &["code"])
+}
+
 impl Metrics {
     /// Metrics at zero, in a registry of their own.
     ///
     /// # Errors
     /// If two of them had the same name.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let opts = |name: &str, help: &str| Opts::new(format!("kubeproxy_{name}"), help);
-        let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
-            Histogram::with_opts(HistogramOpts::from(opts(name, help)).buckets(buckets))
-        };
-        let own = |name: &str, help: &str| Opts::new(format!("podium_proxy_{name}"), help);
         let metrics = Self {
             registry: Registry::new(),
             network_programming_duration: histogram(
@@ -79,41 +92,35 @@ impl Metrics {
                 "One pass from objects to the kernel.",
                 prometheus::exponential_buckets(0.001, 2.0, 15)?,
             )?,
-            sync_last_timestamp: Gauge::with_opts(opts(
+            sync_last_timestamp: Gauge::with_opts(kube(
                 "sync_proxy_rules_last_timestamp_seconds",
                 "When the last pass ended well.",
             ))?,
-            endpoint_changes_total: IntCounter::with_opts(opts(
+            endpoint_changes_total: IntCounter::with_opts(kube(
                 "sync_proxy_rules_endpoint_changes_total",
                 "Changes of endpoints taken in.",
             ))?,
-            endpoint_changes_pending: IntGauge::with_opts(opts(
+            endpoint_changes_pending: IntGauge::with_opts(kube(
                 "sync_proxy_rules_endpoint_changes_pending",
                 "Changes of endpoints not yet in the kernel.",
             ))?,
-            service_changes_total: IntCounter::with_opts(opts(
+            service_changes_total: IntCounter::with_opts(kube(
                 "sync_proxy_rules_service_changes_total",
                 "Changes of Services taken in.",
             ))?,
-            service_changes_pending: IntGauge::with_opts(opts(
+            service_changes_pending: IntGauge::with_opts(kube(
                 "sync_proxy_rules_service_changes_pending",
                 "Changes of Services not yet in the kernel.",
             ))?,
             no_local_endpoints: IntGaugeVec::new(
-                opts(
+                kube(
                     "sync_proxy_rules_no_local_endpoints_total",
                     "Service ports that want an endpoint of this node and have none.",
                 ),
                 &["traffic_policy"],
             )?,
-            healthz_total: IntCounterVec::new(
-                opts("proxy_healthz_total", "Answers of healthz."),
-                &["code"],
-            )?,
-            livez_total: IntCounterVec::new(
-                opts("proxy_livez_total", "Answers of livez."),
-                &["code"],
-            )?,
+            healthz_total: by_code("proxy_healthz_total", "Answers of healthz.")?,
+            livez_total: by_code("proxy_livez_total", "Answers of livez.")?,
             problems: IntGauge::with_opts(own("problems", "Objects skipped in whole or in part."))?,
             map_used: GaugeVec::new(own("map_used", "Entries in use."), &["map"])?,
             map_size: GaugeVec::new(own("map_size", "Entries there are."), &["map"])?,
@@ -203,8 +210,8 @@ impl std::fmt::Debug for ServiceHits {
 
 impl ServiceHits {
     fn new() -> Result<Self, prometheus::Error> {
-        let opts = Opts::new(
-            "podium_proxy_service_hits_total",
+        let opts = own(
+            "service_hits_total",
             "Connections, and datagrams of unconnected sockets, sent to an endpoint of the \
              Service since it is known here.",
         );

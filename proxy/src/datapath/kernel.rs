@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     thread,
@@ -15,6 +16,7 @@ use aya::{
     programs::CgroupSockAddr,
     util::nr_cpus,
 };
+use nix::fcntl::Flock;
 use podium_proxy_ebpf::{
     ServiceEntry, ServiceKey, ServiceName, Span,
     maps::{COUNTERS, ENDPOINTS, NAMES, SERVICES},
@@ -185,14 +187,16 @@ pub struct Programs {
     ebpf: Ebpf,
     pins: PinDir,
     set: PathBuf,
+    _only_agent: Flock<File>,
 }
 
 /// Loads the programs, with the pinned maps of this version and these sizes if there are any, else
 /// with new ones. Nothing is attached yet.
 ///
 /// # Errors
-/// If the kernel refuses a map or a program.
+/// If the kernel refuses a map or a program, or another agent holds them.
 pub fn load(pins: &PinDir, limits: Limits) -> Result<(Programs, KernelDatapath), Error> {
+    let only_agent = pins.lock()?;
     let set = pins.maps(limits);
     for folder in [set.clone(), pins.links()] {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
@@ -215,7 +219,7 @@ pub fn load(pins: &PinDir, limits: Limits) -> Result<(Programs, KernelDatapath),
         program.load().map_err(source)?;
     }
     let datapath = KernelDatapath::open(&set, limits)?;
-    Ok((Programs { ebpf, pins: pins.clone(), set }, datapath))
+    Ok((Programs { ebpf, pins: pins.clone(), set, _only_agent: only_agent }, datapath))
 }
 
 impl Programs {

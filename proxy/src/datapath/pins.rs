@@ -10,12 +10,17 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs::{self, File},
+    io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
 use aya::maps::MapInfo;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use podium_proxy_ebpf::maps::{LAYOUT_VERSION, SOCKET_PEERS};
 
 use super::{Error, bpf, links::HOOKS};
@@ -49,6 +54,19 @@ impl PinDir {
     pub fn maps(&self, limits: Limits) -> PathBuf {
         let Limits { services, endpoints } = limits;
         self.root.join(format!("{SET_PREFIX}{LAYOUT_VERSION}_{services}_{endpoints}"))
+    }
+
+    /// Makes this process the only agent that writes here, until the value goes or it dies.
+    ///
+    /// # Errors
+    /// If there is another one.
+    pub fn lock(&self) -> Result<Flock<File>, Error> {
+        fs::create_dir_all(&self.root).map_err(Error::io("create", &self.root))?;
+        let folder = File::open(&self.root).map_err(Error::io("open", &self.root))?;
+        Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            Errno::EWOULDBLOCK => Error::InUse { path: self.root.clone() },
+            errno => Error::io("lock", &self.root)(errno.into()),
+        })
     }
 
     /// Every set of maps there is.

@@ -305,6 +305,17 @@ fn preflight_pins(path: &Path) {
 }
 
 #[test]
+fn kernel_two_agents_do_not_share_a_pin_dir() {
+    let mut node = Node::new("two");
+    node.start();
+    let cgroup = node.cgroup().to_str().unwrap();
+    let output = node.command(&["run", "--manifests", "/", "--cgroup", cgroup]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("another podium-proxy runs with --pin-dir"), "{said}");
+}
+
+#[test]
 fn kernel_wrong_cgroup_is_one_clear_sentence() {
     let node = Node::new("wrong");
     let output = Command::new(env!("CARGO_BIN_EXE_podium-proxy"))

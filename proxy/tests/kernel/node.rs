@@ -131,6 +131,10 @@ impl Node {
         self.pod(run).said()
     }
 
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
     pub fn pin_dir(&self) -> &Path {
         &self.pin_dir
     }
