@@ -37,8 +37,10 @@ pub fn api_versions(server_address: &str) -> Value {
 
 /// `/apis`: `APIGroupList`.
 pub fn api_groups() -> Value {
-    let groups: Vec<Value> =
-        groups(Root::Groups).into_iter().map(|group| Value::Object(describe_group(group))).collect();
+    let groups: Vec<Value> = groups(Root::Groups)
+        .into_iter()
+        .map(|group| Value::Object(describe_group(group)))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -229,8 +231,12 @@ mod tests {
         assert_eq!(api_group(""), None);
         assert_eq!(api_group("nonsense"), None);
         let listed = api_groups();
-        let names: Vec<&str> =
-            listed["groups"].as_array().unwrap().iter().filter_map(|g| g["name"].as_str()).collect();
+        let names: Vec<&str> = listed["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|g| g["name"].as_str())
+            .collect();
         assert!(names.contains(&"networking.k8s.io") && !names.contains(&""), "{names:?}");
     }
 

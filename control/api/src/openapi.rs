@@ -37,19 +37,23 @@ impl Dialect {
 /// `/openapi/v3`: where the document of each group version is. The hash in each address changes with
 /// the document, so that clients may keep what they have.
 pub fn v3_index() -> Value {
-    let mut paths = Map::new();
-    for root in [Root::Core, Root::Groups] {
-        for group in discovery::groups(root) {
-            for version in discovery::versions(group) {
-                let path = api_path(group, version);
-                let mut hasher = DefaultHasher::new();
-                v3(group, version).unwrap_or_default().to_string().hash(&mut hasher);
-                let address = format!("/openapi/v3{path}?hash={:016X}", hasher.finish());
-                paths.insert(path[1..].to_owned(), json!({"serverRelativeURL": address}));
+    static INDEX: OnceLock<Value> = OnceLock::new();
+    let index = INDEX.get_or_init(|| {
+        let mut paths = Map::new();
+        for root in [Root::Core, Root::Groups] {
+            for group in discovery::groups(root) {
+                for version in discovery::versions(group) {
+                    let path = api_path(group, version);
+                    let mut hasher = DefaultHasher::new();
+                    v3(group, version).unwrap_or_default().to_string().hash(&mut hasher);
+                    let address = format!("/openapi/v3{path}?hash={:016X}", hasher.finish());
+                    paths.insert(path[1..].to_owned(), json!({"serverRelativeURL": address}));
+                }
             }
         }
-    }
-    json!({"paths": paths})
+        json!({"paths": paths})
+    });
+    index.clone()
 }
 
 /// `/openapi/v3/api/v1`, `/openapi/v3/apis/apps/v1`, …; `None` if nothing of it is served.
@@ -115,7 +119,9 @@ fn add_paths(
     } else {
         format!("{base}/{}", resource.plural)
     };
-    let operation = |action: &str| operation(resource, version, action, dialect);
+    let own_kind = (resource.group, version, resource.kind);
+    let operation_on = |kind, action: &str| operation(kind, action, dialect);
+    let operation = |action: &str| operation_on(own_kind, action);
     if resource.namespaced {
         paths.insert(format!("{base}/{}", resource.plural), json!({"get": operation("list")}));
     }
@@ -133,7 +139,8 @@ fn add_paths(
                 "update" => ("put", "put"),
                 same => (same, same),
             };
-            operations.insert(method.to_owned(), operation(action));
+            let kind = subresource.kind().unwrap_or(own_kind);
+            operations.insert(method.to_owned(), operation_on(kind, action));
         }
         paths.insert(
             format!("{collection}/{{name}}/{}", subresource.name()),
@@ -152,7 +159,7 @@ fn add_paths(
 }
 
 /// One method of a path. Clients look for its kind and for the names of its query parameters.
-fn operation(resource: &Resource, version: &str, action: &str, dialect: Dialect) -> Value {
+fn operation((group, version, kind): (&str, &str, &str), action: &str, dialect: Dialect) -> Value {
     let parameters: &[&str] = match action {
         "list" => &[
             "continue",
@@ -178,11 +185,7 @@ fn operation(resource: &Resource, version: &str, action: &str, dialect: Dialect)
         "parameters": parameters,
         "responses": {"200": {"description": "OK"}},
         "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": {
-            "group": resource.group,
-            "version": version,
-            "kind": resource.kind,
-        },
+        "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
     })
 }
 

@@ -78,7 +78,7 @@ const NAME: Column = Column {
 
 const AGE: Column = column("Age", "Time since the object was created.");
 
-/// What a row says: its cells, one a column, and conditions that make clients print it differently.
+/// What a row says, one value a column.
 type Cells = Vec<Value>;
 
 /// How one kind is shown.
@@ -88,26 +88,26 @@ struct Printer {
 }
 
 fn printer(resource: &Resource) -> Printer {
-    let (columns, cells): (_, fn(&Value, Timestamp) -> Cells) = match (resource.group, resource.kind)
-    {
-        ("", "Pod") => (pod::COLUMNS, pod::cells),
-        ("", "Service") => (network::SERVICE, network::service),
-        ("", "Endpoints") => (network::ENDPOINTS, network::endpoints),
-        ("discovery.k8s.io", "EndpointSlice") => (network::SLICE, network::slice),
-        ("networking.k8s.io", "Ingress") => (network::INGRESS, network::ingress),
-        ("networking.k8s.io", "IngressClass") => (network::CLASS, network::class),
-        ("apps", "Deployment") => (workload::DEPLOYMENT, workload::deployment),
-        ("apps", "ReplicaSet") => (workload::REPLICA_SET, workload::replica_set),
-        ("batch", "Job") => (workload::JOB, workload::job),
-        ("", "Node") => (cluster::NODE, cluster::node),
-        ("", "Namespace") => (cluster::NAMESPACE, cluster::namespace),
-        ("coordination.k8s.io", "Lease") => (cluster::LEASE, cluster::lease),
-        (_, "Event") => (cluster::EVENT, cluster::event),
-        ("", "ConfigMap") => (config::CONFIG_MAP, config::config_map),
-        ("", "Secret") => (config::SECRET, config::secret),
-        ("", "ServiceAccount") => (config::SERVICE_ACCOUNT, config::service_account),
-        _ => (config::ANY, config::any),
-    };
+    let (columns, cells): (_, fn(&Value, Timestamp) -> Cells) =
+        match (resource.group, resource.kind) {
+            ("", "Pod") => (pod::COLUMNS, pod::cells),
+            ("", "Service") => (network::SERVICE, network::service),
+            ("", "Endpoints") => (network::ENDPOINTS, network::endpoints),
+            ("discovery.k8s.io", "EndpointSlice") => (network::SLICE, network::slice),
+            ("networking.k8s.io", "Ingress") => (network::INGRESS, network::ingress),
+            ("networking.k8s.io", "IngressClass") => (network::CLASS, network::class),
+            ("apps", "Deployment") => (workload::DEPLOYMENT, workload::deployment),
+            ("apps", "ReplicaSet") => (workload::REPLICA_SET, workload::replica_set),
+            ("batch", "Job") => (workload::JOB, workload::job),
+            ("", "Node") => (cluster::NODE, cluster::node),
+            ("", "Namespace") => (cluster::NAMESPACE, cluster::namespace),
+            ("coordination.k8s.io", "Lease") => (cluster::LEASE, cluster::lease),
+            (_, "Event") => (cluster::EVENT, cluster::event),
+            ("", "ConfigMap") => (config::CONFIG_MAP, config::config_map),
+            ("", "Secret") => (config::SECRET, config::secret),
+            ("", "ServiceAccount") => (config::SERVICE_ACCOUNT, config::service_account),
+            _ => (config::ANY, config::any),
+        };
     Printer { columns, cells }
 }
 

@@ -27,11 +27,8 @@ pub(super) fn roots(
             if version.is_some_and(|version| version != *served) {
                 continue;
             }
-            let own = Kind {
-                group: resource.group,
-                version: (*served).to_owned(),
-                kind: resource.kind,
-            };
+            let own =
+                Kind { group: resource.group, version: (*served).to_owned(), kind: resource.kind };
             let others = resource.subresources.iter().filter_map(|subresource| {
                 let (group, version, kind) = subresource.kind()?;
                 Some(Kind { group, version: version.to_owned(), kind })
@@ -107,7 +104,8 @@ impl Definitions {
     /// Adds the struct and everything it is made of; structs may hold themselves.
     fn add(&mut self, key: &str) {
         let name = name(key);
-        let Some(message) = message_by_key(key).filter(|_| !self.schemas.contains_key(&name)) else {
+        let Some(message) = message_by_key(key).filter(|_| !self.schemas.contains_key(&name))
+        else {
             return;
         };
         self.schemas.insert(name.clone(), Value::Null);

@@ -160,10 +160,8 @@ pub(super) struct AnyYaml {
 
 /// Encodes an OpenAPI 2 document.
 pub(super) fn encode(document: &Value) -> Vec<u8> {
-    let paths = entries(&document["paths"]).map(|(name, path)| NamedPathItem {
-        name: name.clone(),
-        value: Some(path_item(path)),
-    });
+    let paths = entries(&document["paths"])
+        .map(|(name, path)| NamedPathItem { name: name.clone(), value: Some(path_item(path)) });
     let encoded = Document {
         swagger: text(document, "swagger"),
         info: Some(Info {

@@ -45,7 +45,8 @@ pub(super) fn node(node: &Value, now: Timestamp) -> Cells {
 }
 
 fn node_status(node: &Value) -> String {
-    let ready = list(node, "/status/conditions").iter().find(|condition| condition["type"] == "Ready");
+    let ready =
+        list(node, "/status/conditions").iter().find(|condition| condition["type"] == "Ready");
     let mut words = vec![match ready.map(|condition| text(condition, "/status")) {
         Some("True") => "Ready",
         Some(_) => "NotReady",

@@ -38,11 +38,7 @@ pub(super) fn service_account(account: &Value, now: Timestamp) -> Cells {
 /// What upstream shows of kinds it knows nothing about.
 pub(super) const ANY: &[Column] = &[
     NAME,
-    Column {
-        format: "date",
-        kind: "date",
-        ..column("Created At", "When the object was created.")
-    },
+    Column { format: "date", kind: "date", ..column("Created At", "When the object was created.") },
 ];
 
 pub(super) fn any(object: &Value, _now: Timestamp) -> Cells {

@@ -173,10 +173,11 @@ pub(super) const CLASS: &[Column] = &[
 ];
 
 pub(super) fn class(class: &Value, now: Timestamp) -> Cells {
-    let parameters = match (text(class, "/spec/parameters/kind"), text(class, "/spec/parameters/apiGroup")) {
-        ("", _) => NONE.to_owned(),
-        (kind, "") => format!("{kind}/{}", text(class, "/spec/parameters/name")),
-        (kind, group) => format!("{kind}.{group}/{}", text(class, "/spec/parameters/name")),
-    };
+    let parameters =
+        match (text(class, "/spec/parameters/kind"), text(class, "/spec/parameters/apiGroup")) {
+            ("", _) => NONE.to_owned(),
+            (kind, "") => format!("{kind}/{}", text(class, "/spec/parameters/name")),
+            (kind, group) => format!("{kind}.{group}/{}", text(class, "/spec/parameters/name")),
+        };
     vec![name(class), json!(text(class, "/spec/controller")), json!(parameters), age(class, now)]
 }

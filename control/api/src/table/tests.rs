@@ -127,7 +127,8 @@ fn services_and_their_endpoints() {
     for (service, expected) in cases {
         assert_eq!(line("", "Service", service), expected);
     }
-    let addresses = json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}, {"ip": "10.0.0.3"}, {"ip": "10.0.0.4"}]);
+    let addresses =
+        json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}, {"ip": "10.0.0.3"}, {"ip": "10.0.0.4"}]);
     let subsets = json!({"subsets": [{"addresses": addresses, "ports": [{"port": 80}]}]});
     assert_eq!(
         line("", "Endpoints", subsets),
@@ -136,9 +137,15 @@ fn services_and_their_endpoints() {
     assert_eq!(line("", "Endpoints", json!({})), "x | <none> | 5m");
     let slice = json!({"addressType": "IPv4", "ports": [{"port": 80}, {}],
         "endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}]});
-    assert_eq!(line("discovery.k8s.io", "EndpointSlice", slice), "x | IPv4 | 80,* | 10.0.0.1,10.0.0.2 | 5m");
+    assert_eq!(
+        line("discovery.k8s.io", "EndpointSlice", slice),
+        "x | IPv4 | 80,* | 10.0.0.1,10.0.0.2 | 5m"
+    );
     let empty = json!({"addressType": "IPv4"});
-    assert_eq!(line("discovery.k8s.io", "EndpointSlice", empty), "x | IPv4 | <unset> | <unset> | 5m");
+    assert_eq!(
+        line("discovery.k8s.io", "EndpointSlice", empty),
+        "x | IPv4 | <unset> | <unset> | 5m"
+    );
 }
 
 #[test]
@@ -195,7 +202,10 @@ fn workloads() {
     });
     assert_eq!(line("batch", "Job", job), "x | Complete | 1/1 | 9s | 5m | a,b | i:1,j:2 | <none>");
     let queue = json!({"spec": {"parallelism": 4, "template": template}});
-    assert_eq!(line("batch", "Job", queue), "x | Running | 0/1 of 4 |  | 5m | a,b | i:1,j:2 | <none>");
+    assert_eq!(
+        line("batch", "Job", queue),
+        "x | Running | 0/1 of 4 |  | 5m | a,b | i:1,j:2 | <none>"
+    );
 }
 
 #[test]
@@ -220,23 +230,33 @@ fn the_cluster_itself() {
         "source": {"component": "podium", "host": "n1"},
         "firstTimestamp": CREATED, "lastTimestamp": "2026-01-01T23:59:00Z", "count": 4,
     });
-    assert_eq!(line("", "Event", event), "60s | Warning | Failed | pod/p |  | podium, n1 | no | 5m | 4 | x");
+    assert_eq!(
+        line("", "Event", event),
+        "60s | Warning | Failed | pod/p |  | podium, n1 | no | 5m | 4 | x"
+    );
     let newer = json!({
         "type": "Normal", "reason": "R", "note": "yes", "regarding": {"kind": "Pod", "name": "p"},
         "reportingController": "c", "reportingInstance": "i", "eventTime": CREATED,
     });
-    assert_eq!(line("events.k8s.io", "Event", newer), "5m | Normal | R | pod/p |  | c, i | yes | 5m | 1 | x");
-    assert_eq!(line("", "Secret", json!({"type": "Opaque", "data": {"a": ""}})), "x | Opaque | 1 | 5m");
-    assert_eq!(line("", "ConfigMap", json!({"data": {"a": ""}, "binaryData": {"b": ""}})), "x | 2 | 5m");
+    assert_eq!(
+        line("events.k8s.io", "Event", newer),
+        "5m | Normal | R | pod/p |  | c, i | yes | 5m | 1 | x"
+    );
+    assert_eq!(
+        line("", "Secret", json!({"type": "Opaque", "data": {"a": ""}})),
+        "x | Opaque | 1 | 5m"
+    );
+    assert_eq!(
+        line("", "ConfigMap", json!({"data": {"a": ""}, "binaryData": {"b": ""}})),
+        "x | 2 | 5m"
+    );
 }
 
 #[test]
 fn rows_carry_as_much_of_their_object_as_was_asked_for() {
     let resource = find_kind("", "Pod").unwrap();
     let pod = json!({"metadata": {"name": "p"}, "spec": {}, "status": {"phase": "Succeeded"}});
-    let row = |include| {
-        render(resource, &[&pod], NOW.parse().unwrap(), include)["rows"][0].clone()
-    };
+    let row = |include| render(resource, &[&pod], NOW.parse().unwrap(), include)["rows"][0].clone();
     assert_eq!(row(IncludeObject::None)["object"], Value::Null);
     let metadata = row(IncludeObject::Metadata);
     assert_eq!(metadata["object"]["kind"], "PartialObjectMetadata");
