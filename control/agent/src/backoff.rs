@@ -79,7 +79,10 @@ mod tests {
             end += 1;
             let whole = Duration::from_secs(delay);
             assert_eq!(backoff.remaining("c", at(end), at(end)), Some((whole, whole)));
-            assert_eq!(backoff.remaining("c", at(end), at(end + i64::try_from(delay).unwrap())), None);
+            assert_eq!(
+                backoff.remaining("c", at(end), at(end + i64::try_from(delay).unwrap())),
+                None
+            );
         }
         assert_eq!(backoff.remaining("c", at(end + 700), at(end + 700)), None);
         backoff.attempt("c", at(end + 700), at(end + 700));

@@ -82,7 +82,10 @@ impl Hierarchies {
             if controllers.iter().any(|controller| controller == "cpu") {
                 write(&path.join("cpu.shares"), &limits.cpu_shares.to_string())?;
                 write(&path.join("cpu.cfs_period_us"), &CPU_PERIOD_US.to_string())?;
-                write(&path.join("cpu.cfs_quota_us"), &limits.cpu_quota_us.unwrap_or(-1).to_string())?;
+                write(
+                    &path.join("cpu.cfs_quota_us"),
+                    &limits.cpu_quota_us.unwrap_or(-1).to_string(),
+                )?;
             }
             if controllers.iter().any(|controller| controller == "memory") {
                 let bytes = limits.memory_bytes.unwrap_or(-1).to_string();

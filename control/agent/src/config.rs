@@ -106,10 +106,6 @@ impl Config {
         Ok(())
     }
 
-    pub(crate) fn primary_ip(&self) -> IpAddr {
-        self.node_ips.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-    }
-
     pub(crate) fn containerd_dir(&self) -> PathBuf {
         self.data_dir.join("containerd")
     }

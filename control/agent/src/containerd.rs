@@ -110,7 +110,8 @@ fn start(config: &Config) -> Result<(), Error> {
         fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
     }
     let config_path = dir.join("config.toml");
-    fs::write(&config_path, config_toml(config)).map_err(|e| Error::io("write", &config_path, e))?;
+    fs::write(&config_path, config_toml(config))
+        .map_err(|e| Error::io("write", &config_path, e))?;
     let log_path = log_path(config);
     let log = fs::OpenOptions::new()
         .create(true)

@@ -67,10 +67,7 @@ impl Runtime {
         Ok(answer.status.map(|status| status.conditions).unwrap_or_default())
     }
 
-    pub(crate) async fn run_sandbox(
-        &self,
-        config: cri::PodSandboxConfig,
-    ) -> Result<String, Error> {
+    pub(crate) async fn run_sandbox(&self, config: cri::PodSandboxConfig) -> Result<String, Error> {
         let object = config.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
         let request =
             cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
@@ -101,7 +98,8 @@ impl Runtime {
     }
 
     pub(crate) async fn sandbox_status(&self, id: &str) -> Result<cri::PodSandboxStatus, Error> {
-        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
+        let request =
+            cri::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
         let mut client = self.runtime.clone();
         let answer =
             call("PodSandboxStatus", id, CALL_LIMIT, client.pod_sandbox_status(request)).await?;

@@ -77,7 +77,11 @@ pub async fn run(
         services: services.clone(),
         config: config.clone(),
     });
-    host.recorder.normal(event::node_reference(&config.node_name), "Starting", "Starting podium agent.");
+    host.recorder.normal(
+        event::node_reference(&config.node_name),
+        "Starting",
+        "Starting podium agent.",
+    );
     let registry = Registry::default();
     let server = server::bind(&host, registry.clone()).await?;
 

@@ -21,7 +21,8 @@ const ROUTE_PROTOCOL: &str = "112";
 
 /// The CNI configuration list for these pod CIDRs. No masquerading: pod addresses are routed.
 fn cni_conflist(config: &Config, pod_cidrs: &[IpNet]) -> serde_json::Value {
-    let ranges: Vec<_> = pod_cidrs.iter().map(|cidr| json!([{"subnet": cidr.to_string()}])).collect();
+    let ranges: Vec<_> =
+        pod_cidrs.iter().map(|cidr| json!([{"subnet": cidr.to_string()}])).collect();
     let routes: Vec<_> = pod_cidrs
         .iter()
         .map(|cidr| json!({"dst": if cidr.addr().is_ipv4() { "0.0.0.0/0" } else { "::/0" }}))
@@ -69,10 +70,9 @@ pub(crate) fn configure(config: &Config, pod_cidrs: &[IpNet]) -> Result<(), Erro
         fs::rename(&partial, &path).map_err(|e| Error::io("rename to", &path, e))?;
         tracing::info!(?pod_cidrs, "pod network configured");
     }
-    for (family, sysctl) in [
-        (true, "/proc/sys/net/ipv4/ip_forward"),
-        (false, "/proc/sys/net/ipv6/conf/all/forwarding"),
-    ] {
+    for (family, sysctl) in
+        [(true, "/proc/sys/net/ipv4/ip_forward"), (false, "/proc/sys/net/ipv6/conf/all/forwarding")]
+    {
         if pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv4() == family) {
             enable(Path::new(sysctl))?;
         }

@@ -110,13 +110,12 @@ impl Readiness {
             })
             .collect();
         if unmet.is_empty() {
-            return Self { ready: true, message: "podium agent is posting ready status".to_owned() };
+            return Self {
+                ready: true,
+                message: "podium agent is posting ready status".to_owned(),
+            };
         }
         Self { ready: false, message: unmet.join(", ") }
-    }
-
-    pub(crate) fn is_ready(&self) -> bool {
-        self.ready
     }
 }
 
@@ -255,7 +254,9 @@ async fn write_status(
             register(client, config, machine).await?;
             Ok(())
         }
-        Err(error) => Err(Error::api("update status of", format!("Node {}", config.node_name), error)),
+        Err(error) => {
+            Err(Error::api("update status of", format!("Node {}", config.node_name), error))
+        }
     }
 }
 

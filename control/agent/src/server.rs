@@ -86,15 +86,16 @@ async fn converse(stream: TcpStream, tls: TlsAcceptor, routes: Router) {
     };
     let certificates = stream.get_ref().1.peer_certificates();
     let allowed = certificates.and_then(<[_]>::first).is_some_and(|c| access::is_allowed(c));
-    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let routes = routes.clone();
-        async move {
-            if !allowed && request.uri().path() != "/healthz" {
-                return Ok(access::forbidden());
+    let service =
+        hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let routes = routes.clone();
+            async move {
+                if !allowed && request.uri().path() != "/healthz" {
+                    return Ok(access::forbidden());
+                }
+                routes.oneshot(request.map(axum::body::Body::new)).await
             }
-            routes.oneshot(request.map(axum::body::Body::new)).await
-        }
-    });
+        });
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "connection ended");

@@ -47,9 +47,9 @@ impl Registry {
 
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Entry> {
         let pods = self.pods.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found = pods.values().filter(|entry| {
-            entry.pod.namespace() == namespace && entry.pod.name() == name
-        });
+        let mut found = pods
+            .values()
+            .filter(|entry| entry.pod.namespace() == namespace && entry.pod.name() == name);
         let first = found.next().cloned();
         // Two of a name: one of them is still ending.
         found.find(|entry| entry.pod.metadata.deletion_timestamp.is_none()).cloned().or(first)
@@ -135,8 +135,12 @@ impl Supervisor {
                 self.apply(object);
             }
             Event::InitDone => {
-                let missing: Vec<String> =
-                    self.workers.keys().filter(|uid| !self.listing.contains(*uid)).cloned().collect();
+                let missing: Vec<String> = self
+                    .workers
+                    .keys()
+                    .filter(|uid| !self.listing.contains(*uid))
+                    .cloned()
+                    .collect();
                 missing.iter().for_each(|uid| self.gone(uid));
                 self.listed_once = true;
                 self.adopt_orphans();

@@ -14,6 +14,8 @@ use crate::pod::observed::key;
 use crate::{cgroup, containerd, network, volumes};
 
 const GRACE: Duration = Duration::from_secs(2);
+const REMOVE_TRIES_MAX: usize = 5;
+const REMOVE_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Ends all pods of the node and removes everything the agent made. The first problem is returned
 /// after all the rest has been tried.
@@ -25,14 +27,16 @@ pub async fn teardown(config: Config) -> Result<(), Error> {
     // Shims outlive a dead containerd: it has to be up for them to be ended.
     if !private || has_state {
         match containerd::ensure(&config).await {
-            Ok(runtime) => problems.extend(remove_pods(&config, &runtime).await),
+            Ok(runtime) => problems.extend(remove_pods_patiently(&config, &runtime).await),
             Err(error) => problems.push(error),
         }
     }
     if private {
         problems.extend(containerd::stop(&config).await.err());
     }
-    for dir in [config.pods_dir(), config.logs_dir(), config.containerd_dir(), config.data_dir.join("cni")] {
+    for dir in
+        [config.pods_dir(), config.logs_dir(), config.containerd_dir(), config.data_dir.join("cni")]
+    {
         problems.extend(volumes::tear_down(&dir).err());
     }
     match cgroup::Hierarchies::discover() {
@@ -48,6 +52,20 @@ pub async fn teardown(config: Config) -> Result<(), Error> {
         tracing::error!(error = %problem, "teardown");
     }
     problems.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// An agent that was ended a moment ago may have left a container that is just being started, which
+/// the runtime does not let go before it has.
+async fn remove_pods_patiently(config: &Config, runtime: &Runtime) -> Vec<Error> {
+    let mut problems = Vec::new();
+    for _ in 0..REMOVE_TRIES_MAX {
+        problems = remove_pods(config, runtime).await;
+        if problems.is_empty() {
+            break;
+        }
+        tokio::time::sleep(REMOVE_RETRY_PAUSE).await;
+    }
+    problems
 }
 
 async fn remove_pods(config: &Config, runtime: &Runtime) -> Vec<Error> {

@@ -15,8 +15,8 @@ use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::error::Error;
-use crate::pod::env::{Referenced, expand};
 use crate::pod::PodExt;
+use crate::pod::env::{Referenced, expand};
 use crate::pod::fields::NodeFacts;
 use crate::quantity;
 use token::Tokens;
@@ -64,7 +64,9 @@ pub(crate) async fn set_up(
     }
     let Some(payload) = payload::of_volume(volume, sources).await? else {
         let name = &volume.name;
-        return Err(Error::Object(format!("volume {name:?}: this kind of volume is not supported")));
+        return Err(Error::Object(format!(
+            "volume {name:?}: this kind of volume is not supported"
+        )));
     };
     create_dir(&path)?;
     // Secrets never reach a disk.

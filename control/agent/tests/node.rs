@@ -106,7 +106,7 @@ async fn scenario(config: Config) {
     shutdown.cancel();
     agent.await.unwrap();
     let before = container_ids(&api);
-    let (_shutdown, _agent) = serve_node(&api, &config);
+    let (shutdown, agent) = serve_node(&api, &config);
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(container_ids(&api), before);
     assert!(api.get(&pod_path("web-0")).is_some_and(|pod| is_ready(&pod)));
@@ -116,6 +116,8 @@ async fn scenario(config: Config) {
     pod["metadata"]["deletionGracePeriodSeconds"] = json!(2);
     api.put(&pod_path("web-0"), pod);
     wait_for("deleted", limit, || api.get(&pod_path("web-0")).is_none().then_some(())).await;
+    shutdown.cancel();
+    agent.await.unwrap();
 }
 
 /// Pods that end: success, failure with back-off, init containers, volumes, environment.
@@ -124,9 +126,7 @@ async fn one_shot_pods(api: &Api) {
     let config_map = json!({"metadata": {"name": "cm", "namespace": "default"},
         "data": {"greeting": "hello"}});
     api.put("/api/v1/namespaces/default/configmaps/cm", config_map);
-    let program = |name: &str, args: Value| {
-        json!({"name": name, "image": "podium.local/program:latest", "args": args})
-    };
+    let program = |name: &str, args: Value| json!({"name": name, "image": "podium.local/program:latest", "args": args});
     let mut main = program("main", json!(["print"]));
     main["env"] = json!([{"name": "GREETING", "valueFrom":
         {"configMapKeyRef": {"name": "cm", "key": "greeting"}}}]);
@@ -160,9 +160,10 @@ async fn one_shot_pods(api: &Api) {
 }
 
 fn container_ids(api: &Api) -> Vec<Value> {
-    let webs = api.list("pods").into_iter().filter(|pod| {
-        pod["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("web"))
-    });
+    let webs = api
+        .list("pods")
+        .into_iter()
+        .filter(|pod| pod["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("web")));
     webs.map(|pod| pod["status"]["containerStatuses"][0]["containerID"].clone()).collect()
 }
 

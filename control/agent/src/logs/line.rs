@@ -41,7 +41,10 @@ mod tests {
     #[test]
     fn records() {
         for (text, expected) in [
-            ("2026-01-02T03:04:05.678901234Z stdout F hello world", Some((false, false, "hello world"))),
+            (
+                "2026-01-02T03:04:05.678901234Z stdout F hello world",
+                Some((false, false, "hello world")),
+            ),
             ("2026-01-02T03:04:05Z stderr P part", Some((true, true, "part"))),
             ("2026-01-02T03:04:05+01:00 stdout F ", Some((false, false, ""))),
             ("2026-01-02T03:04:05Z stdout F:x two  blanks", Some((false, false, "two  blanks"))),

@@ -126,9 +126,8 @@ async fn try_send(
             return Ok(());
         }
         tokio::time::sleep(FOLLOW_PERIOD).await;
-        let rotated = fs::metadata(path).is_ok_and(|now| {
-            file.metadata().is_ok_and(|open| now.ino() != open.ino())
-        });
+        let rotated = fs::metadata(path)
+            .is_ok_and(|now| file.metadata().is_ok_and(|open| now.ino() != open.ino()));
         if rotated {
             while tail.pass_on(&mut file, &mut filter, to).await? {}
             file = File::open(path)?;

@@ -39,7 +39,8 @@ fn running_logs(host: &Host, entry: &Entry) -> Vec<(String, PathBuf)> {
     let status = entry.shared.status().unwrap_or_default();
     let lists = [status.init_container_statuses, status.container_statuses];
     let statuses = lists.into_iter().flatten().flatten();
-    let running = statuses.filter(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()));
+    let running =
+        statuses.filter(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()));
     running
         .filter_map(|status| {
             let id = status.container_id.as_deref()?.strip_prefix("containerd://")?.to_owned();

@@ -29,11 +29,23 @@ pub(crate) enum KillReason {
 pub(crate) enum Action {
     /// End what runs, then stop every sandbox: the pod is complete, or starts over.
     StopSandboxes,
-    CreateSandbox { attempt: u32 },
-    Kill { id: String, name: String, why: KillReason },
-    Start { name: String, init: bool, restart_count: u32 },
+    CreateSandbox {
+        attempt: u32,
+    },
+    Kill {
+        id: String,
+        name: String,
+        why: KillReason,
+    },
+    Start {
+        name: String,
+        init: bool,
+        restart_count: u32,
+    },
     /// Remove a dead container that nobody looks at any more.
-    Remove { id: String },
+    Remove {
+        id: String,
+    },
 }
 
 /// What to do now, and when to look again without any other reason to.

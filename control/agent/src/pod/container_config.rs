@@ -201,7 +201,11 @@ mod tests {
             (json!({"runAsNonRoot": true}), image(Some(7), ""), Ok(())),
             (json!({"runAsNonRoot": true}), image(None, ""), Err("image will run as root")),
             (json!({"runAsNonRoot": true}), image(None, "web"), Err("non-numeric user (web)")),
-            (json!({"runAsNonRoot": true, "runAsUser": 0}), image(None, ""), Err("runAsUser breaks")),
+            (
+                json!({"runAsNonRoot": true, "runAsUser": 0}),
+                image(None, ""),
+                Err("runAsUser breaks"),
+            ),
         ] {
             let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec":
                 {"containers": [{"name": "c", "securityContext": context}]}}))

@@ -144,11 +144,7 @@ pub(crate) fn expand(text: &str, variables: &HashMap<String, String>) -> String 
 }
 
 /// `{NAME}_SERVICE_HOST` and its kin, for the Services of the namespace and for `kubernetes`.
-fn service_variables(
-    namespace: &str,
-    links: bool,
-    services: &[&Service],
-) -> Vec<(String, String)> {
+fn service_variables(namespace: &str, links: bool, services: &[&Service]) -> Vec<(String, String)> {
     let mut by_name: BTreeMap<&str, &Service> = BTreeMap::new();
     for service in services {
         let name = service.metadata.name.as_deref().unwrap_or_default();

@@ -152,9 +152,10 @@ impl Executor {
                 (format!("Container {name} definition changed, will be restarted"), None)
             }
             KillReason::PostStartHook => ("FailedPostStartHook".to_owned(), None),
-            KillReason::Unknown => {
-                (format!("Container {name} is in unknown state, try killing it before restart"), None)
-            }
+            KillReason::Unknown => (
+                format!("Container {name} is in unknown state, try killing it before restart"),
+                None,
+            ),
             KillReason::SandboxGone => (format!("Stopping container {name}"), None),
         };
         let grace = own_grace
@@ -303,8 +304,7 @@ impl Executor {
         let target = Target { container_id: id.to_owned(), pod_ip };
         let spec = spec.clone();
         tokio::spawn(async move {
-            let result =
-                hook::run(&host.runtime, &spec, &handler, &target, POST_START_LIMIT).await;
+            let result = hook::run(&host.runtime, &spec, &handler, &target, POST_START_LIMIT).await;
             match result {
                 Ok(()) => {
                     shared.memory().post_start.remove(&target.container_id);
@@ -327,7 +327,12 @@ pub(crate) fn message_file(pod_dir: &Path, container: &str, restart_count: u32) 
 }
 
 /// Fills in the last words of the containers that ended since they were last looked at.
-pub(crate) fn read_last_words(host: &Host, pod: &Pod, runtime: &mut PodRuntime, before: &PodRuntime) {
+pub(crate) fn read_last_words(
+    host: &Host,
+    pod: &Pod,
+    runtime: &mut PodRuntime,
+    before: &PodRuntime,
+) {
     let pod_dir = host.config.pod_dir(pod.uid());
     let log_dir = host.config.logs_dir().join(sandbox_config::log_directory_name(pod));
     let new = |observed: &&mut Observed| {

@@ -12,7 +12,12 @@ const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 
 /// `/etc/hosts` of a pod.
-pub(crate) fn hosts(pod: &Pod, pod_ips: &[String], host_file: &str, cluster_domain: &str) -> String {
+pub(crate) fn hosts(
+    pod: &Pod,
+    pod_ips: &[String],
+    host_file: &str,
+    cluster_domain: &str,
+) -> String {
     let mut text = if pod.host_network() {
         format!("# Kubernetes-managed hosts file (host network).\n{host_file}")
     } else {
@@ -143,14 +148,25 @@ mod tests {
     fn resolvers_by_policy() {
         let host = "nameserver 1.1.1.1\nsearch corp\noptions rotate\n";
         let dns_ip: IpAddr = [10, 96, 0, 10].into();
-        let custom = json!({"nameservers": ["9.9.9.9"], "options": [{"name": "ndots", "value": "2"}]});
+        let custom =
+            json!({"nameservers": ["9.9.9.9"], "options": [{"name": "ndots", "value": "2"}]});
         for (spec, servers, expected) in [
-            (json!({"containers": []}), vec![dns_ip],
-             "10.96.0.10|ns.svc.c.l,svc.c.l,c.l,corp|ndots:5"),
+            (
+                json!({"containers": []}),
+                vec![dns_ip],
+                "10.96.0.10|ns.svc.c.l,svc.c.l,c.l,corp|ndots:5",
+            ),
             (json!({"containers": []}), vec![], "1.1.1.1|corp|rotate"),
-            (json!({"containers": [], "dnsPolicy": "Default"}), vec![dns_ip], "1.1.1.1|corp|rotate"),
-            (json!({"containers": [], "dnsPolicy": "None", "dnsConfig": custom}), vec![dns_ip],
-             "9.9.9.9||ndots:2"),
+            (
+                json!({"containers": [], "dnsPolicy": "Default"}),
+                vec![dns_ip],
+                "1.1.1.1|corp|rotate",
+            ),
+            (
+                json!({"containers": [], "dnsPolicy": "None", "dnsConfig": custom}),
+                vec![dns_ip],
+                "9.9.9.9||ndots:2",
+            ),
             (json!({"containers": [], "hostNetwork": true}), vec![dns_ip], "1.1.1.1|corp|rotate"),
         ] {
             let got = dns(&pod(spec), &servers, "c.l", host);

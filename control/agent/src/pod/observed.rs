@@ -196,7 +196,11 @@ fn container_of(listed: &cri::Container, status: cri::ContainerStatus) -> Observ
         exit_code: status.exit_code,
         reason: status.reason,
         message: status.message,
-        image: if resolved.is_empty() || resolved.starts_with("sha256:") { asked } else { resolved },
+        image: if resolved.is_empty() || resolved.starts_with("sha256:") {
+            asked
+        } else {
+            resolved
+        },
         image_id: status.image_ref,
         hash: annotation(key::CONTAINER_HASH).unwrap_or_default(),
         grace_s: annotation(key::GRACE_PERIOD).and_then(|seconds| seconds.parse().ok()),
@@ -223,7 +227,8 @@ pub(crate) async fn list(
     let (sandboxes, containers) =
         tokio::try_join!(runtime.list_sandboxes(filter.clone()), runtime.list_containers(filter))?;
     let mut pods: BTreeMap<String, Listed> = BTreeMap::new();
-    let sandboxes = sandboxes.into_iter().map(|sandbox| (sandbox.labels, sandbox.id, sandbox.state));
+    let sandboxes =
+        sandboxes.into_iter().map(|sandbox| (sandbox.labels, sandbox.id, sandbox.state));
     let containers = containers
         .into_iter()
         .map(|container| (container.labels, container.id, container.state + 100));

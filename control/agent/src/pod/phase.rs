@@ -32,7 +32,8 @@ pub(crate) fn phase(
             Some(terminated) if terminated.exit_code == 0 => {}
             Some(_) => init_failed = true,
             None => {
-                let last = status.and_then(|status| status.last_state.as_ref()?.terminated.as_ref());
+                let last =
+                    status.and_then(|status| status.last_state.as_ref()?.terminated.as_ref());
                 init_failed |= last.is_some_and(|terminated| terminated.exit_code != 0)
                     && state.is_some_and(|state| state.waiting.is_some());
                 init_pending = true;
@@ -57,7 +58,13 @@ pub(crate) fn phase(
     if count.stopped > 0 && count.unknown == 0 {
         let all_succeeded = count.stopped == count.succeeded;
         return match pod.restart_policy() {
-            _ if ending => if all_succeeded { "Succeeded" } else { "Failed" },
+            _ if ending => {
+                if all_succeeded {
+                    "Succeeded"
+                } else {
+                    "Failed"
+                }
+            }
             RestartPolicy::Always => "Running",
             _ if all_succeeded => "Succeeded",
             RestartPolicy::Never => "Failed",

@@ -22,8 +22,7 @@ pub(crate) fn sandbox_config(
         Some(domain) if spec.set_hostname_as_fqdn == Some(true) => format!("{hostname}.{domain}"),
         _ => hostname,
     };
-    let dns =
-        host_files::dns(pod, &config.cluster_dns, &config.cluster_domain, host_resolv_conf);
+    let dns = host_files::dns(pod, &config.cluster_dns, &config.cluster_domain, host_resolv_conf);
     let log_directory = config.logs_dir().join(log_directory_name(pod));
     cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {

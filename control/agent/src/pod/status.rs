@@ -143,7 +143,8 @@ impl Input<'_> {
                 });
                 let started = self.has_started(spec, latest);
                 status.started = Some(started);
-                status.ready = started && (!init || is_sidecar(spec)) && self.is_ready(spec, latest);
+                status.ready =
+                    started && (!init || is_sidecar(spec)) && self.is_ready(spec, latest);
             }
             Life::Exited => {
                 status.ready = init && latest.exit_code == 0 && !is_sidecar(spec);
@@ -242,9 +243,10 @@ impl Input<'_> {
         main: &[ContainerStatus],
     ) -> Vec<PodCondition> {
         let old = old.conditions.as_deref().unwrap_or_default();
-        let has_network = self.runtime.ready_sandbox().is_some_and(|sandbox| {
-            self.pod.host_network() || !sandbox.ips.is_empty()
-        });
+        let has_network = self
+            .runtime
+            .ready_sandbox()
+            .is_some_and(|sandbox| self.pod.host_network() || !sandbox.ips.is_empty());
         let network = if has_network { Verdict::yes() } else { Verdict::no("", String::new()) };
         let containers_ready = self.containers_ready(phase, init, main);
         let ready = self.pod_ready(&containers_ready, old);
@@ -274,7 +276,11 @@ impl Input<'_> {
                 || status.last_state.as_ref().is_some_and(|last| last.terminated.is_some())
         });
         if phase == "Succeeded" {
-            return Verdict { yes: true, reason: "PodCompleted".to_owned(), message: String::new() };
+            return Verdict {
+                yes: true,
+                reason: "PodCompleted".to_owned(),
+                message: String::new(),
+            };
         }
         if began {
             return Verdict::yes();
@@ -283,7 +289,8 @@ impl Input<'_> {
         let incomplete: Vec<&str> = specs
             .zip(init)
             .filter(|(spec, status)| {
-                let done = if is_sidecar(spec) { status.started == Some(true) } else { status.ready };
+                let done =
+                    if is_sidecar(spec) { status.started == Some(true) } else { status.ready };
                 !done
             })
             .map(|(spec, _)| spec.name.as_str())
@@ -331,7 +338,9 @@ impl Input<'_> {
             .filter_map(|gate| {
                 let name = &gate.condition_type;
                 match conditions.iter().find(|condition| condition.type_ == *name) {
-                    None => Some(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
+                    None => Some(format!(
+                        "corresponding condition of pod readiness gate {name:?} does not exist."
+                    )),
                     Some(condition) if condition.status != "True" => Some(format!(
                         "the status of pod readiness gate {name:?} is not \"True\", but {}",
                         condition.status

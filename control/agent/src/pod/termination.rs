@@ -36,7 +36,8 @@ pub(crate) async fn stop_container(
     let object = || pod_reference(pod, Some((&observed.name, init)));
     host.recorder.normal(object(), "Killing", why);
     let mut left = grace;
-    let handler = spec.and_then(|(spec, _)| Some((spec, spec.lifecycle.as_ref()?.pre_stop.as_ref()?)));
+    let handler =
+        spec.and_then(|(spec, _)| Some((spec, spec.lifecycle.as_ref()?.pre_stop.as_ref()?)));
     if let Some((spec, handler)) =
         handler.filter(|_| observed.life == Life::Running && !grace.is_zero())
     {
@@ -46,7 +47,11 @@ pub(crate) async fn stop_container(
             pod_ip: pod_ip.and_then(|ip| ip.parse().ok()),
         };
         if let Err(error) = hook::run(&host.runtime, spec, handler, &target, grace).await {
-            host.recorder.warning(object(), "FailedPreStopHook", format!("PreStopHook failed: {error}"));
+            host.recorder.warning(
+                object(),
+                "FailedPreStopHook",
+                format!("PreStopHook failed: {error}"),
+            );
         }
         left = grace.saturating_sub(begin.elapsed()).max(GRACE_AFTER_HOOK_MIN);
     }

@@ -221,8 +221,9 @@ impl Worker {
 
     /// Reads the runtime's state of the pod.
     async fn look(&mut self, pod: &Pod) -> Result<(), Error> {
-        let mut runtime =
-            observed::read(&self.host.runtime, pod.uid(), &self.runtime).await.inspect_err(|_| {
+        let mut runtime = observed::read(&self.host.runtime, pod.uid(), &self.runtime)
+            .await
+            .inspect_err(|_| {
                 self.shared.runtime_changed.store(true, Ordering::SeqCst);
             })?;
         executor::read_last_words(&self.host, pod, &mut runtime, &self.runtime);
@@ -334,8 +335,7 @@ impl Worker {
             }
             in_flight.task.abort();
         }
-        let (host, pod, before) =
-            (self.host.clone(), desired.pod.clone(), self.runtime.clone());
+        let (host, pod, before) = (self.host.clone(), desired.pod.clone(), self.runtime.clone());
         self.launch(Some(grace), async move {
             // What was aborted may have made a container meanwhile.
             let runtime = observed::read(&host.runtime, pod.uid(), &before).await?;
@@ -451,9 +451,11 @@ fn keep_times(mut status: PodStatus, sent: Option<&PodStatus>) -> PodStatus {
     let Some(sent) = sent else { return status };
     status.start_time = sent.start_time.clone().or(status.start_time);
     for condition in status.conditions.iter_mut().flatten() {
-        let same = sent.conditions.iter().flatten().find(|old| {
-            old.type_ == condition.type_ && old.status == condition.status
-        });
+        let same = sent
+            .conditions
+            .iter()
+            .flatten()
+            .find(|old| old.type_ == condition.type_ && old.status == condition.status);
         if let Some(same) = same {
             condition.last_transition_time = same.last_transition_time.clone();
         }

@@ -128,8 +128,9 @@ pub(crate) async fn http_get(
         .map_err(|error| error.to_string())?;
     let stream = connect(host, port).await?;
     if action.scheme.as_deref() == Some("HTTPS") {
-        let name = rustls::pki_types::ServerName::try_from(bracketed.trim_matches(['[', ']']).to_owned())
-            .map_err(|error| error.to_string())?;
+        let name =
+            rustls::pki_types::ServerName::try_from(bracketed.trim_matches(['[', ']']).to_owned())
+                .map_err(|error| error.to_string())?;
         let stream = unverified_tls().connect(name, stream).await.map_err(|e| e.to_string())?;
         return exchange(TokioIo::new(stream), request).await;
     }
@@ -283,8 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn http_statuses() {
-        let target =
-            Target { container_id: String::new(), pod_ip: Some([127, 0, 0, 1].into()) };
+        let target = Target { container_id: String::new(), pod_ip: Some([127, 0, 0, 1].into()) };
         for (answer, expected) in [
             ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", Ok(())),
             (

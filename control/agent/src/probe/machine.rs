@@ -86,12 +86,20 @@ impl Machine {
     /// `verdict`: what was known of this container before, for one the agent found running.
     pub(crate) fn new(kind: Kind, timing: Timing, verdict: Option<bool>) -> Self {
         let warm_up = kind != Kind::Liveness && timing.initial_delay.is_zero() && verdict.is_none();
-        Self { kind, timing, verdict, last: None, run: 0, warm_up: warm_up.then_some(WARM_UP_PAUSE) }
+        Self {
+            kind,
+            timing,
+            verdict,
+            last: None,
+            run: 0,
+            warm_up: warm_up.then_some(WARM_UP_PAUSE),
+        }
     }
 
     /// Takes the result of a probe. `age`: how long the container has been running.
     pub(crate) fn step(&mut self, success: bool, age: Duration) -> Step {
-        if let Some(pause) = self.warm_up.filter(|pause| !success && age + *pause < self.timing.period)
+        if let Some(pause) =
+            self.warm_up.filter(|pause| !success && age + *pause < self.timing.period)
         {
             self.warm_up = Some(pause * 2);
             return Step { changed: None, report: false, pause };

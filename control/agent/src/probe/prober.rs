@@ -42,8 +42,7 @@ impl Prober {
         terminating: bool,
     ) {
         self.tasks.retain(|(id, kind), task| {
-            let alive =
-                runtime.containers.iter().any(|c| c.id == *id && c.life == Life::Running);
+            let alive = runtime.containers.iter().any(|c| c.id == *id && c.life == Life::Running);
             // A container that is being ended is not restarted for its liveness.
             let keep = alive && !(terminating && *kind != Kind::Readiness);
             if !keep {
@@ -146,7 +145,8 @@ impl Run {
         known: Option<bool>,
     ) -> Self {
         let timing = Timing::of(probe);
-        let sandbox_ip = runtime.ready_sandbox().and_then(|sandbox| sandbox.ips.first()?.parse().ok());
+        let sandbox_ip =
+            runtime.ready_sandbox().and_then(|sandbox| sandbox.ips.first()?.parse().ok());
         let host_ip = context.shared.host_ips.first().and_then(|ip| ip.parse().ok());
         let pod_ip = if pod.host_network() { host_ip } else { sandbox_ip };
         let started_at = Timestamp::from_nanosecond(observed.started_at_ns.into());

@@ -26,10 +26,9 @@ pub(super) fn tls(config: &Config, client_ca_pem: &str) -> Result<rustls::Server
         let certificate = certificate.map_err(|error| format!("client authority: {error}"))?;
         roots.add(certificate).map_err(|error| format!("client authority: {error}"))?;
     }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .build()
-            .map_err(|error| format!("client authority: {error}"))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|error| format!("client authority: {error}"))?;
     let mut names: Vec<String> = config.node_ips.iter().map(ToString::to_string).collect();
     names.extend([config.node_name.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()]);
     let own = |error: rcgen::Error| format!("serving certificate: {error}");

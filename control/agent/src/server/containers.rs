@@ -97,9 +97,9 @@ fn choose(
     if previous {
         // While the next run waits, the latest one is the previous one.
         return match (last, state.waiting.is_some()) {
-            (None, _) => {
-                refuse(format!("previous terminated container {container:?} in pod {name:?} not found"))
-            }
+            (None, _) => refuse(format!(
+                "previous terminated container {container:?} in pod {name:?} not found"
+            )),
             (Some(_), true) => Ok(latest),
             (Some(_), false) => Ok(latest.saturating_sub(1)),
         };
@@ -124,9 +124,10 @@ mod tests {
 
     #[test]
     fn runs_are_chosen_as_upstream_does() {
-        let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}}))
-                .unwrap();
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}}),
+        )
+        .unwrap();
         let run = json!({"running": {}});
         let creating = json!({"waiting": {"reason": "ContainerCreating"}});
         let crash = json!({"waiting": {"reason": "CrashLoopBackOff"}});
@@ -137,9 +138,20 @@ mod tests {
             (&run, ended.clone(), 2, true, "1"),
             (&crash, ended, 2, true, "2"),
             (&crash, json!({"terminated": {"exitCode": 1}}), 2, false, "2"),
-            (&run, json!({}), 0, true, "previous terminated container \"c\" in pod \"p\" not found"),
-            (&creating, json!({}), 0, false,
-             "container \"c\" in pod \"p\" is waiting to start: ContainerCreating"),
+            (
+                &run,
+                json!({}),
+                0,
+                true,
+                "previous terminated container \"c\" in pod \"p\" not found",
+            ),
+            (
+                &creating,
+                json!({}),
+                0,
+                false,
+                "container \"c\" in pod \"p\" is waiting to start: ContainerCreating",
+            ),
         ] {
             let status: PodStatus = serde_json::from_value(json!({"containerStatuses": [{
                 "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": count,

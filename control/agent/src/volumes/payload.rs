@@ -160,11 +160,8 @@ mod tests {
     fn items_choose_keys_paths_and_modes() {
         let entries = [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())];
         let data = Some(Data { entries: entries.into() });
-        let item = |key: &str, path: &str, mode| KeyToPath {
-            key: key.into(),
-            path: path.into(),
-            mode,
-        };
+        let item =
+            |key: &str, path: &str, mode| KeyToPath { key: key.into(), path: path.into(), mode };
         let render = |items: &[KeyToPath], optional: bool, data: &Option<Data>| {
             let mut payload = Payload::new();
             let from = From { kind: "configmap", name: "cm", optional: Some(optional) };
@@ -181,8 +178,12 @@ mod tests {
             (vec![], false, &data, "a:644 b:644"),
             (vec![item("a", "x/y", Some(0o400))], false, &data, "x/y:400"),
             (vec![item("z", "z", None)], true, &data, ""),
-            (vec![item("z", "z", None)], false, &data,
-             "configmap \"cm\" references non-existent key: z"),
+            (
+                vec![item("z", "z", None)],
+                false,
+                &data,
+                "configmap \"cm\" references non-existent key: z",
+            ),
             (vec![], false, &None, "configmap \"cm\" not found"),
             (vec![], true, &None, ""),
         ] {

@@ -73,9 +73,8 @@ impl Tokens {
             .create_subresource("token", account, &PostParams::default(), &body)
             .await
             .map_err(failed)?;
-        answer
-            .status
-            .and_then(|status| status.token)
-            .ok_or_else(|| Error::Object(format!("ServiceAccount {account}: no token in the answer")))
+        answer.status.and_then(|status| status.token).ok_or_else(|| {
+            Error::Object(format!("ServiceAccount {account}: no token in the answer"))
+        })
     }
 }

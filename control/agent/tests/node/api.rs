@@ -23,6 +23,16 @@ pub struct Api {
 struct State {
     revision: u64,
     objects: BTreeMap<String, Value>,
+    /// Every change with its revision and kind, for watches that begin in the past.
+    history: Vec<(u64, String, Value)>,
+}
+
+impl State {
+    fn note(&mut self, changes: &broadcast::Sender<(String, Value)>, path: &str, change: Value) {
+        self.history.push((self.revision, kind_of(path), change.clone()));
+        // Nobody may be watching.
+        let _ = changes.send((kind_of(path), change));
+    }
 }
 
 impl Api {
@@ -60,14 +70,15 @@ impl Api {
         }
         let known = state.objects.insert(path.to_owned(), object.clone()).is_some();
         let kind = if known { "MODIFIED" } else { "ADDED" };
-        let _ = self.changes.send((kind_of(path), json!({"type": kind, "object": object})));
+        state.note(&self.changes, path, json!({"type": kind, "object": object}));
         object
     }
 
     pub fn delete(&self, path: &str) -> Option<Value> {
-        let object = self.state.lock().unwrap().objects.remove(path)?;
-        let change = json!({"type": "DELETED", "object": object});
-        let _ = self.changes.send((kind_of(path), change));
+        let mut state = self.state.lock().unwrap();
+        let object = state.objects.remove(path)?;
+        state.revision += 1;
+        state.note(&self.changes, path, json!({"type": "DELETED", "object": object}));
         Some(object)
     }
 
@@ -79,7 +90,9 @@ impl Api {
         let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
         let is_object = parts(&path).1.is_some();
         let found = match head.method {
-            Method::GET if query.contains("watch=true") => return self.watch(&kind_of(&path)),
+            Method::GET if query.contains("watch=true") => {
+                return self.watch(&kind_of(&path), &query);
+            }
             Method::GET if is_object => self.get(&path),
             Method::GET => {
                 let revision = self.state.lock().unwrap().revision.to_string();
@@ -106,8 +119,14 @@ impl Api {
         }
     }
 
-    fn watch(&self, kind: &str) -> Response<Body> {
+    fn watch(&self, kind: &str, query: &str) -> Response<Body> {
+        let from = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
+        let from: u64 = from.and_then(|revision| revision.parse().ok()).unwrap_or(0);
+        let state = self.state.lock().unwrap();
+        let past = state.history.iter().filter(|(at, of, _)| *at > from && of == kind);
+        let past: Vec<_> = past.map(|(_, _, change)| Ok(format!("{change}\n"))).collect();
         let (kind, changes) = (kind.to_owned(), self.changes.subscribe());
+        drop(state);
         let lines = futures::stream::unfold(changes, move |mut changes| {
             let kind = kind.clone();
             async move {
@@ -119,7 +138,7 @@ impl Api {
                 }
             }
         });
-        Response::new(Body::from_stream(lines.boxed()))
+        Response::new(Body::from_stream(futures::stream::iter(past).chain(lines).boxed()))
     }
 }
 
@@ -134,7 +153,8 @@ fn parts(path: &str) -> (String, Option<String>) {
     let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
     let begin = if words.first() == Some(&"api") { 2 } else { 3 };
     let rest = words.get(begin..).unwrap_or_default();
-    let rest = if rest.first() == Some(&"namespaces") && rest.len() > 2 { &rest[2..] } else { rest };
+    let rest =
+        if rest.first() == Some(&"namespaces") && rest.len() > 2 { &rest[2..] } else { rest };
     (rest.first().unwrap_or(&"").to_string(), rest.get(1).map(ToString::to_string))
 }
 
