@@ -1,0 +1,65 @@
+//! What every namespace holds from its start: ServiceAccount `default`, ConfigMap `kube-root-ca.crt`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::Error;
+use crate::informer::{Change, Key};
+use crate::queue::Controller;
+use crate::write::Context;
+
+const ROOT_CA: &str = "kube-root-ca.crt";
+
+pub(crate) struct Namespaces(pub(crate) Context);
+
+impl Controller for Namespaces {
+    const NAME: &'static str = "namespace";
+
+    fn keys(&self, change: &Change) -> Vec<Key> {
+        match change.kind {
+            "Namespace" => vec![change.key.clone()],
+            "ServiceAccount" | "ConfigMap" => vec![Key::new("", &change.key.namespace)],
+            _ => Vec::new(),
+        }
+    }
+
+    fn all(&self) -> Vec<Key> {
+        self.0.cache.namespaces.keys()
+    }
+
+    async fn sync(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let cache = &self.0.cache;
+        let Some(namespace) = cache.namespaces.get(key) else { return Ok(None) };
+        if namespace.metadata.deletion_timestamp.is_some() {
+            return Ok(None);
+        }
+        let metadata = |name: &str| ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(key.name.clone()),
+            ..ObjectMeta::default()
+        };
+        if cache.service_accounts.get(&Key::new(&key.name, "default")).is_none() {
+            let account =
+                ServiceAccount { metadata: metadata("default"), ..ServiceAccount::default() };
+            self.0.create(&cache.service_accounts, &account).await?;
+        }
+        let data = BTreeMap::from([("ca.crt".to_owned(), self.0.config.ca_pem.clone())]);
+        let wanted =
+            ConfigMap { metadata: metadata(ROOT_CA), data: Some(data), ..ConfigMap::default() };
+        match cache.config_maps.get(&Key::new(&key.name, ROOT_CA)) {
+            None => {
+                self.0.create(&cache.config_maps, &wanted).await?;
+            }
+            Some(known) if known.data != wanted.data => {
+                let mut new = (*known).clone();
+                new.data = wanted.data;
+                self.0.update(&cache.config_maps, &*known, &new).await?;
+            }
+            Some(_) => {}
+        }
+        Ok(None)
+    }
+}
