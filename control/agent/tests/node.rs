@@ -2,6 +2,8 @@
 //! network namespace of its own. Needs root, containerd, runc, the CNI plugins and a C compiler, and
 //! fails where they are missing.
 
+#![expect(clippy::unwrap_used, reason = "all of this file is a test")]
+
 #[path = "node/api.rs"]
 mod api;
 #[path = "node/image.rs"]

@@ -25,7 +25,7 @@ pub(crate) fn phase(
         let status = init.iter().find(|status| status.name == container.name);
         let state = status.and_then(|status| status.state.as_ref());
         if is_sidecar(container) {
-            init_pending |= !status.is_some_and(|status| status.started == Some(true));
+            init_pending |= status.is_none_or(|status| status.started != Some(true));
             continue;
         }
         match state.and_then(|state| state.terminated.as_ref()) {
