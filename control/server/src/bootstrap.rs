@@ -36,6 +36,11 @@ pub(crate) async fn run(registry: &Registry, endpoint: &Endpoint) -> Result<(), 
     }
     let services = Kind::internal("", "Service")?;
     ensure(registry, &services, "default", service(endpoint)).await?;
+    if endpoint.address.is_loopback() {
+        // Endpoints may not be loopback addresses: no Pod could reach them.
+        tracing::warn!(address = %endpoint.address, "Service kubernetes gets no endpoints");
+        return Ok(());
+    }
     let endpoints = Kind::internal("", "Endpoints")?;
     replace(registry, &endpoints, "default", endpoints_object(endpoint)).await?;
     let slices = Kind::internal("discovery.k8s.io", "EndpointSlice")?;

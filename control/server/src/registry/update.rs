@@ -64,6 +64,7 @@ impl Registry {
         let kind = target.kind;
         let old = &current.value;
         metadata::keep(&mut new, old);
+        object::set(&mut new, "resourceVersion", current.mod_revision.to_string());
         let scope = match target.scope {
             Scope::Main => Some(strategy::Scope::Main),
             Scope::Status => Some(strategy::Scope::Status),
@@ -87,7 +88,6 @@ impl Registry {
                 return Err(Status::invalid(kind.served, target.name, &errors));
             }
         }
-        object::set(&mut new, "resourceVersion", current.mod_revision.to_string());
         let gone = metadata::may_go(&new);
         if options.dry_run || (new == *old && !gone) {
             return Ok(Some(new));
