@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use podium_api::object;
 use podium_api::status::Status;
-use podium_store::{ListOptions, Store as _};
+use podium_store::ListOptions;
 use serde_json::{Value, json};
 
 use crate::failure;

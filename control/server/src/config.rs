@@ -49,9 +49,10 @@ impl Config {
             data_dir: data_dir.into(),
             bind_address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 6443)),
             advertise_address: None,
-            service_cidrs: vec![IpNet::from(
-                ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
-            )],
+            service_cidrs: vec![IpNet::from(ipnet::Ipv4Net::new_assert(
+                Ipv4Addr::new(10, 96, 0, 0),
+                16,
+            ))],
             node_port_range: 30_000..=32_767,
             cluster_domain: "cluster.local".to_owned(),
             extra_sans: Vec::new(),

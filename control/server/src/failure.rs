@@ -20,7 +20,9 @@ pub(crate) fn of_store(error: Error) -> Status {
         Error::Compacted { revision, oldest } => {
             Status::expired(format!("too old resource version: {revision} ({oldest})"))
         }
-        Error::Future { revision, current } => Status::resource_version_too_large(revision, current),
+        Error::Future { revision, current } => {
+            Status::resource_version_too_large(revision, current)
+        }
         fault => {
             tracing::error!(error = %fault, "store");
             Status::internal(fault)

@@ -105,9 +105,14 @@ mod tests {
             (None, Some(Answer::JSON)),
             (Some("*/*"), Some(Answer::JSON)),
             (Some("application/vnd.kubernetes.protobuf, application/json"), Some(Answer::JSON)),
-            (Some("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), Some(table("v1"))),
             (
-                Some("application/json;as=Table;v=v2;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io"),
+                Some("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"),
+                Some(table("v1")),
+            ),
+            (
+                Some(
+                    "application/json;as=Table;v=v2;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io",
+                ),
                 Some(table("v1beta1")),
             ),
             (

@@ -14,9 +14,7 @@ use podium_api::status::Status;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
-};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -147,22 +145,23 @@ async fn relay(
     }
     let guard = objects.api.metrics.long_running("pods/log");
     let stopping = objects.api.stopping.clone();
-    let stream = futures::stream::unfold((body, guard, stopping), |(mut body, guard, stopping)| async {
-        loop {
-            let frame = tokio::select! {
-                frame = body.frame() => frame?,
-                () = stopping.cancelled() => return None,
-            };
-            match frame.map(hyper::body::Frame::into_data) {
-                Ok(Ok(data)) => return Some((Ok(data), (body, guard, stopping))),
-                Ok(Err(_trailers)) => {}
-                Err(error) => {
-                    let error: BoxError = Box::new(error);
-                    return Some((Err(error), (body, guard, stopping)));
+    let stream =
+        futures::stream::unfold((body, guard, stopping), |(mut body, guard, stopping)| async {
+            loop {
+                let frame = tokio::select! {
+                    frame = body.frame() => frame?,
+                    () = stopping.cancelled() => return None,
+                };
+                match frame.map(hyper::body::Frame::into_data) {
+                    Ok(Ok(data)) => return Some((Ok(data), (body, guard, stopping))),
+                    Ok(Err(_trailers)) => {}
+                    Err(error) => {
+                        let error: BoxError = Box::new(error);
+                        return Some((Err(error), (body, guard, stopping)));
+                    }
                 }
             }
-        }
-    });
+        });
     let mut answer = Response::new(answer::streamed(stream));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(answer)
@@ -180,9 +179,7 @@ fn container(pod: &Value, asked: Option<&str>) -> Result<String, Status> {
         if main.iter().chain(&init).any(|known| known == asked) {
             return Ok(asked.to_owned());
         }
-        return Err(Status::bad_request(format!(
-            "container {asked} is not valid for pod {name}"
-        )));
+        return Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")));
     }
     if let [only] = &main[..]
         && init.is_empty()

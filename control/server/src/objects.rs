@@ -82,10 +82,7 @@ fn write_options(query: &Query) -> Result<WriteOptions, Status> {
 }
 
 impl ObjectsCall<'_> {
-    async fn dispatch(
-        &self,
-        warnings: &mut Vec<String>,
-    ) -> Result<Response<AnswerBody>, Status> {
+    async fn dispatch(&self, warnings: &mut Vec<String>) -> Result<Response<AnswerBody>, Status> {
         let subresource = match self.path.subresource.as_deref() {
             None => None,
             Some(name) => {
@@ -127,7 +124,11 @@ impl ObjectsCall<'_> {
     }
 
     /// One object in the form asked for.
-    pub(crate) fn present(&self, code: u16, stored: &Value) -> Result<Response<AnswerBody>, Status> {
+    pub(crate) fn present(
+        &self,
+        code: u16,
+        stored: &Value,
+    ) -> Result<Response<AnswerBody>, Status> {
         let object = self.presenter()?.one(&self.kind.outward(stored));
         Ok(answer::encoded(code, self.answer.encoding, &object))
     }
@@ -203,8 +204,7 @@ impl ObjectsCall<'_> {
             return Err(Status::invalid(self.kind.served, "", &[error]));
         }
         let registry = &self.api.registry;
-        let created =
-            registry.create(&self.kind, &self.path.namespace, sent, self.options).await?;
+        let created = registry.create(&self.kind, &self.path.namespace, sent, self.options).await?;
         self.present(201, &created)
     }
 
@@ -233,10 +233,8 @@ impl ObjectsCall<'_> {
         let media_type = body::media_type(&self.call.parts.headers);
         let decoded = body::decode(media_type, &self.call.body)?;
         let sent = self.checked(decoded.value, decoded.duplicates, warnings)?;
-        let target =
-            Change { kind: &self.kind, namespace: &self.path.namespace, name, scope };
-        let updated =
-            self.api.registry.update(target, self.options, |_| Ok(sent.clone())).await?;
+        let target = Change { kind: &self.kind, namespace: &self.path.namespace, name, scope };
+        let updated = self.api.registry.update(target, self.options, |_| Ok(sent.clone())).await?;
         self.present(200, &updated)
     }
 
@@ -252,8 +250,7 @@ impl ObjectsCall<'_> {
         }
         let patch = body::json(&self.call.body)?;
         let mut complaints = Vec::new();
-        let target =
-            Change { kind: &self.kind, namespace: &self.path.namespace, name, scope };
+        let target = Change { kind: &self.kind, namespace: &self.path.namespace, name, scope };
         let updated = self
             .api
             .registry

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use rcgen::{Issuer, KeyPair};
 
 pub use issue::ClientRequest;
-pub(crate) use files::write_private;
 pub(crate) use issue::{Credentials, ServingNames};
 
 /// Why keys or certificates could not be read or made.

@@ -154,7 +154,10 @@ pub(crate) async fn list(
             Ok(listing) => listing,
             Err(Error::Compacted { .. }) if continued.is_some() => {
                 let after = continued.as_deref().and_then(|key| key.strip_prefix(&prefix));
-                return Err(Refused::Expired(encode_token(INCONSISTENT, after.unwrap_or_default())));
+                return Err(Refused::Expired(encode_token(
+                    INCONSISTENT,
+                    after.unwrap_or_default(),
+                )));
             }
             Err(error) => return Err(failure::of_store(error).into()),
         };

@@ -41,9 +41,7 @@ impl Registry {
         name: &str,
     ) -> Result<Arc<Object>, Status> {
         let found = self.store.get(&kind.key(namespace, name)).await;
-        found
-            .map_err(failure::of_store)?
-            .ok_or_else(|| Status::not_found(kind.served, name))
+        found.map_err(failure::of_store)?.ok_or_else(|| Status::not_found(kind.served, name))
     }
 
     /// The stored object, if it exists.

@@ -99,7 +99,8 @@ impl ApiServer {
         let endpoint =
             bootstrap::Endpoint { cluster_ip, address: advertised.ip(), port: advertised.port() };
         bootstrap::run(&api.registry, &endpoint).await.map_err(StartError::Bootstrap)?;
-        let admin = ClientRequest { user: "podium-admin".to_owned(), groups: vec![MASTERS.to_owned()] };
+        let admin =
+            ClientRequest { user: "podium-admin".to_owned(), groups: vec![MASTERS.to_owned()] };
         let url = api.config.external_url.clone();
         let url = url.unwrap_or_else(|| format!("https://{advertised}"));
         authority.write_kubeconfig(&admin, &url, &api.config.admin_kubeconfig_path())?;
@@ -158,10 +159,8 @@ fn assemble(
     })?;
     let node_client = NodeClient::new(&kubelet_client)
         .map_err(|reason| StartError::Setting { setting: "node client", reason })?;
-    let metrics = Metrics::new().map_err(|error| StartError::Setting {
-        setting: "metrics",
-        reason: error.to_string(),
-    })?;
+    let metrics = Metrics::new()
+        .map_err(|error| StartError::Setting { setting: "metrics", reason: error.to_string() })?;
     Ok(Api {
         registry: Registry {
             store: store.clone(),
@@ -181,10 +180,8 @@ fn assemble(
 
 /// The address of the Service `kubernetes`.
 fn first_address(config: &Config) -> Result<IpAddr, StartError> {
-    let invalid = |reason: &str| StartError::Setting {
-        setting: "service CIDR",
-        reason: reason.to_owned(),
-    };
+    let invalid =
+        |reason: &str| StartError::Setting { setting: "service CIDR", reason: reason.to_owned() };
     let cidr = config.service_cidrs.first().ok_or_else(|| invalid("at least one is needed"))?;
     let host_bits = cidr.max_prefix_len() - cidr.prefix_len();
     if host_bits < 3 {

@@ -150,7 +150,10 @@ where
 }
 
 /// A place among the requests in flight, or 429.
-fn admit(api: &Api, method: &Method) -> Result<(OwnedSemaphorePermit, crate::metrics::Guard), Status> {
+fn admit(
+    api: &Api,
+    method: &Method,
+) -> Result<(OwnedSemaphorePermit, crate::metrics::Guard), Status> {
     let (semaphore, kind) = match *method {
         Method::GET | Method::HEAD => (&api.reads, "readOnly"),
         _ => (&api.writes, "mutating"),

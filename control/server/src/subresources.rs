@@ -155,9 +155,7 @@ async fn bind(objects: &ObjectsCall<'_>, name: &str) -> Result<Response<AnswerBo
     objects
         .api
         .registry
-        .update(target, objects.options, |pod| {
-            bound(&objects.kind, pod, &binding, &node, &now)
-        })
+        .update(target, objects.options, |pod| bound(&objects.kind, pod, &binding, &node, &now))
         .await?;
     let success = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
@@ -214,11 +212,7 @@ async fn evict(objects: &ObjectsCall<'_>, name: &str) -> Result<Response<AnswerB
     let eviction = decoded(objects, "policy", "v1", "Eviction")?;
     let mut options = DeleteOptions::read(&eviction["deleteOptions"])?;
     options.dry_run |= objects.options.dry_run;
-    objects
-        .api
-        .registry
-        .delete(&objects.kind, &objects.path.namespace, name, &options)
-        .await?;
+    objects.api.registry.delete(&objects.kind, &objects.path.namespace, name, &options).await?;
     let success = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
@@ -237,8 +231,7 @@ async fn issue_token(
     let key = &objects.api.token_key;
     let spec = &request["spec"];
     let listed = spec["audiences"].as_array().into_iter().flatten();
-    let mut audiences: Vec<String> =
-        listed.filter_map(Value::as_str).map(str::to_owned).collect();
+    let mut audiences: Vec<String> = listed.filter_map(Value::as_str).map(str::to_owned).collect();
     if audiences.is_empty() {
         audiences.push(key.own_audience().to_owned());
     }
@@ -273,8 +266,7 @@ async fn issue_token(
     });
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = json!(seconds);
-    request["status"] =
-        json!({ "token": token, "expirationTimestamp": object::time(expires) });
+    request["status"] = json!({ "token": token, "expirationTimestamp": object::time(expires) });
     Ok(answer::encoded(201, objects.answer.encoding, &request))
 }
 
@@ -295,7 +287,9 @@ async fn bound_object(
     let uid = object::uid(&found.value);
     let wanted = reference["uid"].as_str().unwrap_or_default();
     if !wanted.is_empty() && wanted != uid {
-        let why = format!("the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(Status::conflict(kind.served, name, why));
     }
     Ok(Some((kind_name.to_lowercase(), name.to_owned(), uid.to_owned())))

@@ -250,7 +250,8 @@ async fn follow(
     let mut bookmarks = tokio::time::interval(bookmark_interval);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     bookmarks.tick().await;
-    let last_bookmark = tokio::time::sleep_until(deadline - LAST_BOOKMARK_BEFORE.min(wanted.timeout / 2));
+    let last_bookmark =
+        tokio::time::sleep_until(deadline - LAST_BOOKMARK_BEFORE.min(wanted.timeout / 2));
     tokio::pin!(last_bookmark);
     let mut last_sent = false;
     loop {
@@ -277,4 +278,3 @@ async fn follow(
         }
     }
 }
-

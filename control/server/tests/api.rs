@@ -130,8 +130,10 @@ async fn a_streaming_list_ends_with_its_bookmark() {
     let (patch, path) = (json!({ "data": { "k": "2" } }), format!("{CONFIGMAPS}/a"));
     cluster.send_as("PATCH", &path, "application/merge-patch+json", patch).await;
     let text = response.into_body().collect().await.unwrap().to_bytes();
-    let frames: Vec<Value> =
-        text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let frames: Vec<Value> = text
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
     let kinds: Vec<&Value> = frames.iter().map(|frame| &frame["type"]).collect();
     assert_eq!(kinds, ["ADDED", "BOOKMARK", "MODIFIED", "BOOKMARK"]);
     let annotations = &frames[1]["object"]["metadata"]["annotations"];

@@ -136,8 +136,7 @@ impl Store for Embedded {
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error> {
         self.memory.check_kept(after)?;
-        let source =
-            MemorySource { memory: self.memory.clone(), changes: self.memory.subscribe() };
+        let source = MemorySource { memory: self.memory.clone(), changes: self.memory.subscribe() };
         Ok(Watch::new(prefix, after, Box::new(source)))
     }
 

@@ -188,7 +188,9 @@ async fn concurrent_writers_share_commits() {
     let writers: Vec<_> = (0..200)
         .map(|number| {
             let store = store.clone();
-            tokio::spawn(async move { store.create(&format!("/registry/{number}"), object(1)).await })
+            tokio::spawn(
+                async move { store.create(&format!("/registry/{number}"), object(1)).await },
+            )
         })
         .collect();
     for writer in writers {
@@ -223,8 +225,7 @@ async fn history_is_bounded_and_the_rest_is_gone() {
 #[tokio::test]
 async fn a_waiting_watch_wakes() {
     let directory = tempfile::tempdir().unwrap();
-    let store =
-        Embedded::open(&directory.path().join("store.redb"), Retention::default()).unwrap();
+    let store = Embedded::open(&directory.path().join("store.redb"), Retention::default()).unwrap();
     let mut watch = store.watch("/registry//pods/", 1).await.unwrap();
     let key = key(1);
     let (events, created) = tokio::join!(watch.next(), store.create(&key, object(7)));

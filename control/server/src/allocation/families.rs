@@ -51,7 +51,8 @@ pub(super) fn fill(
             None => families.push((*family).to_owned()),
             Some(listed) if listed == family => {}
             Some(listed) => {
-                let detail = format!("expected an {listed} value as indicated by `ipFamilies[{index}]`");
+                let detail =
+                    format!("expected an {listed} value as indicated by `ipFamilies[{index}]`");
                 let at = Path::new("spec").child("clusterIPs").index(index);
                 let texts: Vec<&str> = addresses::of(spec).collect();
                 errors.push(field::Error::invalid(&at, json!(texts), detail));

@@ -35,9 +35,8 @@ impl Pool {
 
     /// Takes any number, from above the reserved ones while there is one.
     pub(super) fn take_any(&mut self) -> Option<u128> {
-        let number = self
-            .free_in(self.reserved, self.size)
-            .or_else(|| self.free_in(0, self.reserved))?;
+        let number =
+            self.free_in(self.reserved, self.size).or_else(|| self.free_in(0, self.reserved))?;
         self.taken.insert(number);
         Some(number)
     }

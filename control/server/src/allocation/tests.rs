@@ -23,7 +23,8 @@ fn addresses_come_from_above_the_static_band() {
     for _ in 0..50 {
         let mut new = service(json!({ "type": "ClusterIP" }));
         allocators.create(&mut new).unwrap().keep();
-        let address: std::net::Ipv4Addr = new["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
+        let address: std::net::Ipv4Addr =
+            new["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
         assert!(address > std::net::Ipv4Addr::new(10, 96, 1, 0), "{address}");
         assert_eq!(new["spec"]["clusterIPs"][0], new["spec"]["clusterIP"]);
         assert_eq!(new["spec"]["ipFamilies"], json!(["IPv4"]));

@@ -32,7 +32,7 @@ pub(super) fn write_public(path: &Path, content: &str) -> Result<(), PkiError> {
 }
 
 /// Writes a file that holds a secret.
-pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), PkiError> {
+pub(super) fn write_private(path: &Path, content: &str) -> Result<(), PkiError> {
     write(path, content, PRIVATE)
 }
 
@@ -46,11 +46,8 @@ fn write(path: &Path, content: &str, mode: u32) -> Result<(), PkiError> {
         if temporary.exists() {
             std::fs::remove_file(&temporary)?;
         }
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temporary)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)

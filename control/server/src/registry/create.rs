@@ -82,9 +82,7 @@ impl Registry {
                 }
                 Ok(stored.value.clone())
             }
-            Err(error @ Error::Exists { .. }) => {
-                Err(failure::of_object(kind.served, &name, error))
-            }
+            Err(error @ Error::Exists { .. }) => Err(failure::of_object(kind.served, &name, error)),
             Err(error) => Err(failure::of_store(error)),
         }
     }

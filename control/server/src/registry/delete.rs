@@ -126,8 +126,7 @@ impl Registry {
         sent: &Value,
         options: WriteOptions,
     ) -> Result<Value, Status> {
-        let target =
-            super::Change { kind, namespace: "", name, scope: super::Scope::Internal };
+        let target = super::Change { kind, namespace: "", name, scope: super::Scope::Internal };
         self.update(target, options, |current| {
             let mut new = current.clone();
             object::child_mut(&mut new, "spec");

@@ -119,9 +119,8 @@ fn check_preconditions(target: &Change<'_>, new: &Value, current: &Object) -> Re
     let resource = target.kind.served;
     let (uid, held) = (object::uid(new), object::uid(&current.value));
     if !uid.is_empty() && uid != held {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {held}"
-        );
+        let why =
+            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {held}");
         return Err(Status::conflict(resource, target.name, why));
     }
     let version = object::resource_version(new);

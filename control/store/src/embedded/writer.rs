@@ -143,9 +143,7 @@ impl<'a> Group<'a> {
         let create_revision = previous.as_ref().map_or(revision, |object| object.create_revision);
         let deleted = content.is_none();
         let (value, row) = match (content, &previous) {
-            (Some((value, json)), _) => {
-                (value, Some(disk::row(create_revision, revision, &json)))
-            }
+            (Some((value, json)), _) => (value, Some(disk::row(create_revision, revision, &json))),
             (None, Some(object)) => (object.value.clone(), None),
             // A removal always expects a revision, so the match above has refused it.
             (None, None) => return Err(Error::Missing { key }),
