@@ -1,21 +1,40 @@
-//! Job controller: runs pods until enough have succeeded or too many have failed.
+//! Job controller: runs pods until enough have succeeded or too many have failed. What to do is
+//! decided by [`plan`]; here it is done, and pods are adopted and released.
+
+mod back_off;
+mod failure_policy;
+mod indexes;
+mod plan;
+mod pods;
+mod scale;
+mod tally;
+mod template;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::ResourceExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Resource as _, ResourceExt as _};
+use serde_json::json;
 
+use self::plan::{Op, Plan, plan};
+use self::pods::is_tracked;
+use self::template::TRACKING;
 use crate::informer::{Change, Key, controller_of};
 use crate::queue::Controller;
-use crate::replica_set::{new_pod, owner};
-use crate::write::Context;
-use crate::{Error, pod};
+use crate::replica_set::owner;
+use crate::write::{Context, failed};
+use crate::{Error, pod, selector};
 
 const COMPONENT: &str = "job-controller";
+const MANAGER: &str = "kubernetes.io/job-controller";
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+const OLD_JOB_NAME: &str = "job-name";
 
 pub(crate) struct Jobs(pub(crate) Context);
 
@@ -25,7 +44,14 @@ impl Controller for Jobs {
     fn keys(&self, change: &Change) -> Vec<Key> {
         match change.kind {
             "Job" => vec![change.key.clone()],
-            "Pod" => change.owners("Job"),
+            "Pod" => {
+                let mut keys = change.owners("Job");
+                if let Some(orphan) = change.new.as_ref().filter(|new| controller_of(new).is_none())
+                {
+                    keys.extend(self.adopters(&change.key.namespace, orphan));
+                }
+                keys
+            }
             _ => Vec::new(),
         }
     }
@@ -35,157 +61,185 @@ impl Controller for Jobs {
     }
 
     async fn sync(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let cache = &self.0.cache;
-        let Some(job) = cache.jobs.get(key) else { return Ok(None) };
-        if job.metadata.deletion_timestamp.is_some() {
+        let job = self.0.cache.jobs.get(key);
+        self.let_go(key, job.as_deref()).await?;
+        let Some(job) = job else { return Ok(None) };
+        let manager = job.spec.as_ref().and_then(|spec| spec.managed_by.as_deref());
+        if manager.is_some_and(|manager| manager != MANAGER) {
             return Ok(None);
         }
-        let pods = cache.pods.list_in(&key.namespace).into_iter().filter(|pod| {
-            controller_of(&pod.metadata).is_some_and(|owner| Some(&owner.uid) == job.uid().as_ref())
-        });
-        let pods: Vec<Arc<Pod>> = pods.collect();
+        let pods = self.claim(&job).await?;
         let plan = plan(&job, &pods, Timestamp::now());
-        let Some(spec) = &job.spec else { return Ok(None) };
-        for _ in 0..plan.create {
-            let one = new_pod(&spec.template, &job.name_any(), job.namespace(), owner(&*job));
-            let made = self.0.create(&cache.pods, &one).await?;
-            let message = format!("Created pod: {}", made.name_any());
-            self.0.events.normal(COMPONENT, &*job, "SuccessfulCreate", message);
-        }
-        for victim in &plan.delete {
-            self.0.delete(&cache.pods, &**victim).await?;
-            let message = format!("Deleted pod: {}", victim.name_any());
-            self.0.events.normal(COMPONENT, &*job, "SuccessfulDelete", message);
-        }
-        if plan.remove {
-            self.0.delete(&cache.jobs, &*job).await?;
-            return Ok(None);
-        }
-        let mut new = (*job).clone();
-        new.status = Some(plan.status);
-        self.0.update_status(&cache.jobs, &*job, &new).await?;
-        Ok(plan.again)
+        self.execute(&job, plan).await
     }
 }
 
-#[derive(Default)]
-struct Plan {
-    create: usize,
-    delete: Vec<Arc<Pod>>,
-    /// Its time to live is over.
-    remove: bool,
-    status: JobStatus,
-    again: Option<Duration>,
-}
-
-fn plan(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
-    let spec = job.spec.clone().unwrap_or_default();
-    let mut plan = Plan { status: job.status.clone().unwrap_or_default(), ..Plan::default() };
-    if let Some(finished) = finished_at(&plan.status) {
-        if let Some(ttl_s) = spec.ttl_seconds_after_finished {
-            let left_s = i64::from(ttl_s) - now.duration_since(finished).as_secs();
-            plan.remove = left_s <= 0;
-            plan.again = u64::try_from(left_s).ok().map(Duration::from_secs);
-        }
-        return plan;
+impl Jobs {
+    /// The Jobs that an orphan may belong to.
+    fn adopters(&self, namespace: &str, orphan: &ObjectMeta) -> Vec<Key> {
+        let jobs = self.0.cache.jobs.list_in(namespace);
+        let selecting = jobs.iter().filter(|job| selects(job, orphan.labels.as_ref()));
+        let named = orphan.labels.iter().find_map(|labels| job_name(labels));
+        let named = named.map(|name| Key::new(namespace, name));
+        selecting.map(|job| Key::of(&job.metadata)).chain(named).collect()
     }
-    let count = |test: &dyn Fn(&Pod) -> bool| pods.iter().filter(|pod| test(pod)).count();
-    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-    let some = |count: usize| (count != 0).then_some(number(count));
-    let succeeded = count(&|pod| pod::phase(pod) == "Succeeded");
-    let failed = count(&|pod| pod::phase(pod) == "Failed");
-    let active: Vec<Arc<Pod>> = pods.iter().filter(|pod| pod::is_active(pod)).cloned().collect();
-    let suspended = spec.suspend == Some(true);
-    if !suspended && plan.status.start_time.is_none() {
-        plan.status.start_time = Some(Time(now));
-    }
-    let started = plan.status.start_time.as_ref().map(|time| time.0);
-    let ran_s = started.map_or(0, |started| now.duration_since(started).as_secs());
-    let late = spec.active_deadline_seconds.is_some_and(|limit_s| ran_s >= limit_s);
-    let wanted = spec.completions.map(|count| usize::try_from(count).unwrap_or(0));
-    let enough = wanted.map_or(succeeded > 0 && active.is_empty(), |wanted| succeeded >= wanted);
-    let limit = usize::try_from(spec.backoff_limit.unwrap_or(6)).unwrap_or(usize::MAX);
-    plan.status.succeeded = some(succeeded);
-    plan.status.failed = some(failed);
-    plan.status.ready = Some(number(count(&|pod| pod::is_active(pod) && pod::is_ready(pod))));
-    let mut running = active.len();
-    if enough {
-        finish(
-            &mut plan.status,
-            "SuccessCriteriaMet",
-            "Complete",
-            "CompletionsReached",
-            "Reached expected number of succeeded pods",
-            now,
-        );
-        plan.status.completion_time = Some(Time(now));
-        plan.delete = active;
-        running = 0;
-    } else if late || failed > limit {
-        let (reason, message) = if late {
-            ("DeadlineExceeded", "Job was active longer than specified deadline")
-        } else {
-            ("BackoffLimitExceeded", "Job has reached the specified backoff limit")
-        };
-        finish(&mut plan.status, "FailureTarget", "Failed", reason, message, now);
-        plan.delete = active;
-        running = 0;
-    } else if suspended {
-        plan.delete = active;
-        running = 0;
-    } else {
-        let parallelism = usize::try_from(spec.parallelism.unwrap_or(1)).unwrap_or(0);
-        let left = wanted.map_or(parallelism, |wanted| wanted - succeeded);
-        let may_start = wanted.is_some() || succeeded == 0;
-        plan.create = if may_start { parallelism.min(left).saturating_sub(running) } else { 0 };
-        if let Some(wait) = back_off(pods, failed, now).filter(|_| plan.create > 0) {
-            plan.create = 0;
-            plan.again = Some(wait);
-        }
-        running += plan.create;
-        let deadline = spec.active_deadline_seconds.and_then(|s| u64::try_from(s - ran_s).ok());
-        let deadline = deadline.map(Duration::from_secs);
-        plan.again = plan.again.into_iter().chain(deadline).min();
-    }
-    plan.status.active = some(running);
-    plan
-}
 
-/// 10 s after the first failure, doubled for each further one, at most 10 minutes.
-fn back_off(pods: &[Arc<Pod>], failed: usize, now: Timestamp) -> Option<Duration> {
-    let failed_pods = pods.iter().filter(|pod| pod::phase(pod) == "Failed");
-    let last = failed_pods.filter_map(|pod| {
-        pod::condition(pod, "Ready")?.last_transition_time.as_ref().map(|time| time.0)
-    });
-    let since_s = now.duration_since(last.max()?).as_secs();
-    let wait_s = (10_i64 << failed.saturating_sub(1).min(6)).min(600);
-    u64::try_from(wait_s - since_s).ok().filter(|left| *left > 0).map(Duration::from_secs)
-}
-
-fn finished_at(status: &JobStatus) -> Option<Timestamp> {
-    let mut conditions = status.conditions.iter().flatten();
-    let last = conditions
-        .find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
-    last.last_transition_time.as_ref().map(|time| time.0)
-}
-
-fn finish(
-    status: &mut JobStatus,
-    first: &str,
-    last: &str,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) {
-    status.ready = Some(0);
-    for kind in [first, last] {
-        status.conditions.get_or_insert_default().push(JobCondition {
-            type_: kind.to_owned(),
-            status: "True".to_owned(),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
-            last_probe_time: Some(Time(now)),
-            last_transition_time: Some(Time(now)),
+    /// Takes the finalizer from pods of a Job of this name that is no more: nobody will count them.
+    async fn let_go(&self, key: &Key, job: Option<&Job>) -> Result<(), Error> {
+        let uid = job.and_then(|job| job.metadata.uid.as_ref());
+        let pods = self.0.cache.pods.list_in(&key.namespace);
+        let left = pods.iter().filter(|pod| {
+            is_tracked(pod)
+                && match controller_of(&pod.metadata) {
+                    Some(owner) => {
+                        owner.kind == "Job" && owner.name == key.name && Some(&owner.uid) != uid
+                    }
+                    None => {
+                        let labels = pod.metadata.labels.as_ref();
+                        labels.and_then(job_name) == Some(&key.name)
+                            && !job.is_some_and(|job| selects(job, labels))
+                    }
+                }
         });
+        try_join_all(left.map(|pod| self.remove_finalizer(pod))).await?;
+        Ok(())
     }
+
+    /// The pods of the Job; adopts orphans the selector takes, releases those it takes no longer.
+    async fn claim(&self, job: &Job) -> Result<Vec<Arc<Pod>>, Error> {
+        let store = &self.0.cache.pods;
+        let uid = job.metadata.uid.as_ref();
+        let mut claimed = Vec::new();
+        for pod in store.list_in(job.metadata.namespace.as_deref().unwrap_or_default()) {
+            let selected = selects(job, pod.metadata.labels.as_ref());
+            match controller_of(&pod.metadata) {
+                Some(owner) if Some(&owner.uid) != uid => {}
+                Some(_) if selected || job.metadata.deletion_timestamp.is_some() => {
+                    claimed.push(pod);
+                }
+                Some(_) => {
+                    let mut released = (*pod).clone();
+                    released.owner_references_mut().retain(|owner| Some(&owner.uid) != uid);
+                    released.finalizers_mut().retain(|finalizer| finalizer != TRACKING);
+                    self.0.update(store, &*pod, &released).await?;
+                }
+                None if selected
+                    && job.metadata.deletion_timestamp.is_none()
+                    && !pod::is_terminating(&pod) =>
+                {
+                    let mut adopted = (*pod).clone();
+                    adopted.owner_references_mut().extend(owner(job));
+                    if !is_tracked(&adopted) {
+                        adopted.finalizers_mut().push(TRACKING.to_owned());
+                    }
+                    self.0.update(store, &*pod, &adopted).await?;
+                    claimed.push(store.get(&Key::of(&pod.metadata)).unwrap_or(pod));
+                }
+                None => {}
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn execute(&self, job: &Arc<Job>, mut plan: Plan) -> Result<Option<Duration>, Error> {
+        let mut creations = Vec::new();
+        for op in plan.ops {
+            match op {
+                Op::Create(pod) => creations.push(pod),
+                Op::Delete(pod) => self.delete(job, &pod).await?,
+                Op::Discard(pod) => {
+                    self.remove_finalizer(&pod).await?;
+                    self.delete(job, &pod).await?;
+                }
+                Op::RemoveJob => self.0.delete(&self.0.cache.jobs, &**job).await?,
+            }
+        }
+        let (missing, created) = self.create(job, &creations).await;
+        let active = plan.status.active.unwrap_or(0) - plan::number(missing);
+        plan.status.active = Some(active).filter(|active| *active > 0);
+        let mut new = (**job).clone();
+        new.status = Some(plan.status);
+        self.0.update_status(&self.0.cache.jobs, &**job, &new).await?;
+        for event in plan.events {
+            if event.warning {
+                self.0.events.warning(COMPONENT, &**job, &event.reason, event.message);
+            } else {
+                self.0.events.normal(COMPONENT, &**job, &event.reason, event.message);
+            }
+        }
+        try_join_all(plan.counted.iter().map(|pod| self.remove_finalizer(pod))).await?;
+        created.map(|()| plan.requeue)
+    }
+
+    /// Creates pods in batches of 1, 2, 4, …: a template that is refused is refused few times. Says
+    /// how many were not made, and why.
+    async fn create(&self, job: &Job, pods: &[Box<Pod>]) -> (usize, Result<(), Error>) {
+        let (mut left, mut batch) = (pods, 1);
+        while !left.is_empty() {
+            let (now, later) = left.split_at(batch.min(left.len()));
+            let made = join_all(now.iter().map(|pod| self.0.create(&self.0.cache.pods, &**pod)));
+            let (mut refused, mut why) = (0, None);
+            for made in made.await {
+                match made {
+                    Ok(pod) => {
+                        let message = format!("Created pod: {}", pod.name_any());
+                        self.0.events.normal(COMPONENT, job, "SuccessfulCreate", message);
+                    }
+                    Err(error) => {
+                        let message = format!("Error creating: {error}");
+                        self.0.events.warning(COMPONENT, job, "FailedCreate", message);
+                        refused += 1;
+                        why = Some(error);
+                    }
+                }
+            }
+            if let Some(error) = why {
+                return (refused + later.len(), Err(error));
+            }
+            (left, batch) = (later, batch * 2);
+        }
+        (0, Ok(()))
+    }
+
+    async fn delete(&self, job: &Job, pod: &Arc<Pod>) -> Result<(), Error> {
+        self.0.delete(&self.0.cache.pods, &**pod).await?;
+        let message = format!("Deleted pod: {}", pod.name_any());
+        self.0.events.normal(COMPONENT, job, "SuccessfulDelete", message);
+        Ok(())
+    }
+
+    /// Takes the tracking finalizer away, whatever else the pod has become meanwhile.
+    async fn remove_finalizer(&self, pod: &Arc<Pod>) -> Result<(), Error> {
+        if !is_tracked(pod) {
+            return Ok(());
+        }
+        let key = Key::of(&pod.metadata);
+        let api: Api<Pod> = Api::namespaced(self.0.client.clone(), &key.namespace);
+        let patch = json!({"metadata": {
+            "uid": pod.metadata.uid,
+            "$deleteFromPrimitiveList/finalizers": [TRACKING],
+        }});
+        match api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+            Ok(patched) => {
+                // With its last finalizer a pod that is being deleted may have gone, and only the
+                // watch may say so.
+                if patched.meta().deletion_timestamp.is_none() {
+                    self.0.cache.pods.put(patched);
+                }
+                Ok(())
+            }
+            // Gone, or another one of its name.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(source) => Err(failed::<Pod>("remove the tracking finalizer of", key, source)),
+        }
+    }
+}
+
+fn selects(job: &Job, labels: Option<&selector::Labels>) -> bool {
+    let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    selector.is_some_and(|selector| selector::matches(selector, labels))
+}
+
+fn job_name(labels: &selector::Labels) -> Option<&String> {
+    labels.get(JOB_NAME).or_else(|| labels.get(OLD_JOB_NAME))
 }
