@@ -5,7 +5,8 @@
 use super::Change;
 use crate::objects::{Kind, Object, ObjectKey};
 use crate::problem::Problem;
-use notify::{RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecursiveMode, Watcher};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
@@ -56,11 +57,16 @@ pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>) {
     }
 }
 
+/// Whether a file was only looked at, as looking itself does: that must not be a reason to look
+/// again. The end of a writer is an access too, and the only sure sign of a whole file.
+fn is_look(event: EventKind) -> bool {
+    matches!(event, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
 /// Asks the file system to announce changes; without it polling alone finds them.
 fn announce(path: &Path, wake: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Looking itself opens files: that must not be a reason to look again.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
+        if !event.is_ok_and(|event| is_look(event.kind)) {
             // A full channel means that a look is due already.
             let _ = wake.try_send(());
         }

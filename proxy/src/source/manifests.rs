@@ -15,7 +15,10 @@ use k8s_openapi::api::{
     core::v1::{Endpoints, Service},
     discovery::v1::EndpointSlice,
 };
-use notify::{RecursiveMode, Watcher as _};
+use notify::{
+    EventKind, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::{sync::mpsc, time};
@@ -61,7 +64,10 @@ struct Reading {
 pub fn follow(folder: PathBuf) -> io::Result<Source> {
     fs::read_dir(&folder)?;
     let (wake, woken) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |_| {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| is_look(event.kind)) {
+            return;
+        }
         // One token is enough: the folder is read as a whole.
         let _ = wake.try_send(());
     })
@@ -73,6 +79,12 @@ pub fn follow(folder: PathBuf) -> io::Result<Source> {
         drop(watcher);
     });
     Ok(Source { events, streams: 1 })
+}
+
+/// Whether a file was only looked at, as reading the folder does: that must not be a reason to read
+/// it again. The end of a writer is an access too, and the only sure sign of a whole file.
+fn is_look(event: EventKind) -> bool {
+    matches!(event, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
 async fn follow_changes(
