@@ -4,11 +4,14 @@
 mod back_off;
 mod failure_policy;
 mod indexes;
+mod per_index;
 mod plan;
 mod pods;
 mod scale;
 mod tally;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,13 +112,15 @@ impl Jobs {
     async fn claim(&self, job: &Job) -> Result<Vec<Arc<Pod>>, Error> {
         let store = &self.0.cache.pods;
         let uid = job.metadata.uid.as_ref();
+        let job_deleted = job.metadata.deletion_timestamp.is_some();
+        let may_adopt = !job_deleted && !plan::is_finished(job);
         let mut claimed = Vec::new();
         for pod in store.list_in(job.metadata.namespace.as_deref().unwrap_or_default()) {
             let selected = selects(job, pod.metadata.labels.as_ref());
             match controller_of(&pod.metadata) {
                 Some(owner) if Some(&owner.uid) != uid => {}
-                Some(_) if selected || job.metadata.deletion_timestamp.is_some() => {
-                    claimed.push(pod);
+                Some(_) if selected || job_deleted || pod::is_terminating(&pod) => {
+                    claimed.push(pod)
                 }
                 Some(_) => {
                     let mut released = (*pod).clone();
@@ -123,10 +128,7 @@ impl Jobs {
                     released.finalizers_mut().retain(|finalizer| finalizer != TRACKING);
                     self.0.update(store, &*pod, &released).await?;
                 }
-                None if selected
-                    && job.metadata.deletion_timestamp.is_none()
-                    && !pod::is_terminating(&pod) =>
-                {
+                None if selected && may_adopt && !pod::is_terminating(&pod) => {
                     let mut adopted = (*pod).clone();
                     adopted.owner_references_mut().extend(owner(job));
                     if !is_tracked(&adopted) {

@@ -23,9 +23,14 @@ pub(super) fn left<'a>(
     let failures: Vec<Timestamp> =
         failed.map(finished_at).filter(|at| success.is_none_or(|success| *at > success)).collect();
     let last = failures.iter().max()?;
-    let doublings = failures.len().saturating_sub(1).min(6);
+    left_of(failures.len(), *last, now)
+}
+
+/// What is left of the wait after so many failures, the last of them at this time.
+pub(super) fn left_of(failures: usize, last: Timestamp, now: Timestamp) -> Option<Duration> {
+    let doublings = failures.saturating_sub(1).min(6);
     let wait = SignedDuration::from_secs((FIRST_S << doublings).min(MAX_S));
-    let left = wait.saturating_sub(now.duration_since(*last));
+    let left = wait.saturating_sub(now.duration_since(last));
     Duration::try_from(left).ok().filter(|left| !left.is_zero())
 }
 

@@ -80,7 +80,9 @@ pub(super) fn plan(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     let Some(spec) = &job.spec else { return plan };
     if let Some(finished) = finished_at(&plan.status) {
         plan.counted = pods.iter().filter(|pod| is_tracked(pod)).cloned().collect();
-        expire(&mut plan, spec, finished, now);
+        if job.metadata.deletion_timestamp.is_none() {
+            expire(&mut plan, spec, finished, now);
+        }
         return plan;
     }
     tally::settle(&mut plan.status, pods);
@@ -131,6 +133,11 @@ fn finished_at(status: &JobStatus) -> Option<Timestamp> {
     last.last_transition_time.as_ref().map(|time| time.0)
 }
 
+/// Complete or Failed.
+pub(super) fn is_finished(job: &Job) -> bool {
+    job.status.as_ref().and_then(finished_at).is_some()
+}
+
 /// Removes a finished Job when its time to live is over.
 fn expire(plan: &mut Plan, spec: &JobSpec, finished: Timestamp, now: Timestamp) {
     let Some(ttl_s) = spec.ttl_seconds_after_finished else { return };
@@ -167,7 +174,10 @@ fn verdict(
     if let Some(message) = fatal {
         return Some(Outcome::failure("PodFailurePolicy", message));
     }
-    let limit = spec.backoff_limit.unwrap_or(6);
+    let limit = match spec.backoff_limit_per_index {
+        Some(_) => spec.backoff_limit.unwrap_or(i32::MAX),
+        None => spec.backoff_limit.unwrap_or(6),
+    };
     if tally.failed > limit || pods::restarted_too_often(spec, pods, limit) {
         let message = "Job has reached the specified backoff limit";
         return Some(Outcome::failure("BackoffLimitExceeded", message));
@@ -183,7 +193,18 @@ fn verdict(
             }
         }
     }
-    success_policy(spec, tally)
+    failed_indexes(spec, tally).or_else(|| success_policy(spec, tally))
+}
+
+/// `spec.maxFailedIndexes` and the end of a Job whose indexes fail one by one.
+fn failed_indexes(spec: &JobSpec, tally: &Tally) -> Option<Outcome> {
+    let failed = number(tally.failed_indexes.len());
+    if spec.max_failed_indexes.is_some_and(|max| failed > max) {
+        let message = "Job has exceeded the specified maximal number of failed indexes";
+        return Some(Outcome::failure("MaxFailedIndexesExceeded", message));
+    }
+    let over = failed.saturating_add(tally.succeeded) >= spec.completions.unwrap_or(0);
+    (failed > 0 && over).then(|| Outcome::failure("FailedIndexes", "Job has failed indexes"))
 }
 
 /// `spec.successPolicy` (KEP-3998).

@@ -4,13 +4,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
-use super::indexes::Indexes;
+use super::per_index::{self, Failures};
 use super::plan::{Op, Plan, is_suspended};
 use super::pods::{is_failed, is_succeeded, is_tracked, only_failed_replaced};
 use super::tally::Tally;
@@ -43,27 +44,71 @@ pub(super) fn scale(
     if missing == 0 {
         return active.len();
     }
-    // A pod that was discarded has lost its finalizer before it was deleted.
-    let failed = pods
-        .iter()
-        .filter(|pod| is_failed(spec, pod) && (is_tracked(pod) || !pod::is_terminating(pod)));
-    let succeeded = pods.iter().filter(|pod| is_succeeded(pod));
-    let failed = failed.map(|pod| &**pod);
-    if let Some(wait) = back_off::left(failed, succeeded.map(|pod| &**pod), now) {
-        plan.requeue_in(wait);
-        return active.len();
-    }
-    let new: Vec<Pod> = match indexes::count(spec) {
-        None => (0..missing).map(|_| template::pod(job, None)).collect(),
-        Some(count) => {
-            let taken = taken(spec, tally, pods, count);
-            let free = (0..count).filter(|index| !taken.contains(index));
-            free.take(missing).map(|index| template::pod(job, Some(index))).collect()
+    let new = match indexes::count(spec) {
+        Some(count) if spec.backoff_limit_per_index.is_some() => {
+            retries(plan, job, spec, tally, pods, count, missing, now)
+        }
+        count => {
+            if let Some(wait) = wait(spec, pods, now) {
+                plan.requeue_in(wait);
+                return active.len();
+            }
+            match count {
+                None => (0..missing).map(|_| template::pod(job, None)).collect(),
+                Some(count) => {
+                    let free = free(spec, tally, pods, count).take(missing);
+                    free.map(|index| template::pod(job, Some(index))).collect()
+                }
+            }
         }
     };
     let running = active.len() + new.len();
     plan.ops.extend(new.into_iter().map(|pod| Op::Create(Box::new(pod))));
     running
+}
+
+/// How long the whole Job waits after failures.
+fn wait(spec: &JobSpec, pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
+    // A pod that was discarded has lost its finalizer before it was deleted.
+    let failed = pods
+        .iter()
+        .filter(|pod| is_failed(spec, pod) && (is_tracked(pod) || !pod::is_terminating(pod)));
+    let succeeded = pods.iter().filter(|pod| is_succeeded(pod));
+    back_off::left(failed.map(|pod| &**pod), succeeded.map(|pod| &**pod), now)
+}
+
+/// New pods where each index waits for itself.
+#[expect(clippy::too_many_arguments, reason = "they are what `scale` was given")]
+fn retries(
+    plan: &mut Plan,
+    job: &Job,
+    spec: &JobSpec,
+    tally: &Tally,
+    pods: &[Arc<Pod>],
+    count: i32,
+    missing: usize,
+    now: Timestamp,
+) -> Vec<Pod> {
+    let failed = per_index::waiting(spec, pods, &tally.over(), count);
+    let mut new = Vec::new();
+    for index in free(spec, tally, pods, count) {
+        if new.len() == missing {
+            break;
+        }
+        let mut failures = Failures::default();
+        if let Some(last) = failed.get(&index) {
+            failures = Failures::after(spec, last);
+            let times = usize::try_from(failures.total()).unwrap_or(usize::MAX);
+            if let Some(wait) = back_off::left_of(times, back_off::finished_at(last), now) {
+                plan.requeue_in(wait);
+                continue;
+            }
+        }
+        let mut pod = template::pod(job, Some(index));
+        failures.note(&mut pod);
+        new.push(pod);
+    }
+    new
 }
 
 fn wanted(spec: &JobSpec, tally: &Tally, active: usize) -> usize {
@@ -80,14 +125,19 @@ fn wanted(spec: &JobSpec, tally: &Tally, active: usize) -> usize {
     usize::try_from(wanted).unwrap_or(0)
 }
 
-/// Indexes that need no new pod.
-fn taken(spec: &JobSpec, tally: &Tally, pods: &[Arc<Pod>], count: i32) -> Indexes {
-    let mut taken = tally.indexes.clone().unwrap_or_default();
+/// Indexes that need a pod.
+fn free(
+    spec: &JobSpec,
+    tally: &Tally,
+    pods: &[Arc<Pod>],
+    count: i32,
+) -> impl Iterator<Item = i32> + use<> {
+    let mut taken = tally.over();
     let holding = pods.iter().filter(|pod| {
         !pod::is_finished(pod) && (!pod::is_terminating(pod) || only_failed_replaced(spec))
     });
     taken.extend(holding.filter_map(|pod| indexes::of(pod, count)));
-    taken
+    (0..count).filter(move |index| !taken.contains(index))
 }
 
 /// At least as many pods as given: those that work on no index or on that of another pod, then those

@@ -2,7 +2,7 @@
 //! into `status.uncountedTerminatedPods`, then the pod loses its finalizer, then the uid becomes one
 //! more in `status.succeeded` or `status.failed`. Indexed Jobs need no uids for successes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{JobSpec, JobStatus};
@@ -11,6 +11,7 @@ use kube::ResourceExt as _;
 
 use super::failure_policy::{Verdict, judge};
 use super::indexes::{self, Indexes};
+use super::per_index;
 use super::plan::number;
 use super::pods::{is_failed, is_succeeded, is_tracked};
 
@@ -43,6 +44,8 @@ pub(super) struct Tally {
     pub(super) failed: i32,
     /// The indexes that have succeeded, if the Job is Indexed.
     pub(super) indexes: Option<Indexes>,
+    /// The indexes that are not tried again.
+    pub(super) failed_indexes: Indexes,
 }
 
 impl Tally {
@@ -65,12 +68,20 @@ impl Tally {
         let failed = status.failed.unwrap_or(0) + new(&failed, &fails);
         let Some(count) = count else {
             let succeeded = status.succeeded.unwrap_or(0) + new(&succeeded, &is_succeeded);
-            return Self { succeeded, failed, indexes: None };
+            return Self { succeeded, failed, ..Self::default() };
         };
         let mut done = indexes::parse(status.completed_indexes.as_deref().unwrap_or(""), count);
         let finished = pods.iter().filter(|pod| is_tracked(pod) && is_succeeded(pod));
         done.extend(finished.filter_map(|pod| indexes::of(pod, count)));
-        Self { succeeded: number(done.len()), failed, indexes: Some(done) }
+        let text = status.failed_indexes.as_deref().unwrap_or("");
+        let mut failed_indexes = indexes::parse(text, count);
+        failed_indexes.extend(per_index::given_up(spec, pods, count));
+        Self { succeeded: number(done.len()), failed, indexes: Some(done), failed_indexes }
+    }
+
+    /// Indexes that need no pod any more.
+    pub(super) fn over(&self) -> Indexes {
+        self.indexes.iter().flatten().chain(&self.failed_indexes).copied().collect()
     }
 
     /// Writes what is to be counted into the status and says which pods that settles. `all` takes the
@@ -87,6 +98,10 @@ impl Tally {
         let uncounted = status.uncounted_terminated_pods.get_or_insert_default();
         let mut succeeded = uncounted.succeeded.take().unwrap_or_default();
         let mut failed = uncounted.failed.take().unwrap_or_default();
+        let waiting = match count {
+            Some(count) if !all => per_index::waiting(spec, pods, &self.over(), count),
+            _ => BTreeMap::new(),
+        };
         let mut counted = Vec::new();
         for pod in pods.iter().filter(|pod| is_tracked(pod)) {
             if succeeded.len() + failed.len() >= UNCOUNTED_MAX {
@@ -94,6 +109,9 @@ impl Tally {
             }
             let fails = is_failed(spec, pod);
             if !(fails || all || is_succeeded(pod)) {
+                continue;
+            }
+            if waiting.values().any(|waiting| Arc::ptr_eq(waiting, pod)) {
                 continue;
             }
             counted.push(pod.clone());
@@ -118,6 +136,8 @@ impl Tally {
         if let Some(done) = &self.indexes {
             status.completed_indexes = Some(indexes::format(done)).filter(|text| !text.is_empty());
             status.succeeded = Some(self.succeeded).filter(|count| *count > 0);
+            status.failed_indexes = (spec.backoff_limit_per_index.is_some())
+                .then(|| indexes::format(&self.failed_indexes));
         }
         counted
     }
