@@ -5,6 +5,7 @@
 mod deployment;
 mod endpoints;
 pub mod event;
+mod garbage;
 pub mod informer;
 mod ipam;
 mod job;
@@ -14,6 +15,7 @@ pub mod pod;
 mod queue;
 mod replica_set;
 pub mod selector;
+mod served;
 mod write;
 
 use std::sync::Arc;
@@ -107,6 +109,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
     };
     cache.start(&client, &shutdown).await;
     start(&mut tasks);
+    tasks.spawn(garbage::run(client, shutdown.clone()));
     while let Some(ended) = tasks.join_next().await {
         ended?;
     }
