@@ -188,7 +188,7 @@ impl Jobs {
                         self.0.events.normal(COMPONENT, job, "SuccessfulCreate", message);
                     }
                     Err(error) => {
-                        let message = format!("Error creating: {error}");
+                        let message = format!("Error creating: {}", answer(&error));
                         self.0.events.warning(COMPONENT, job, "FailedCreate", message);
                         refused += 1;
                         why = Some(error);
@@ -244,4 +244,15 @@ fn selects(job: &Job, labels: Option<&selector::Labels>) -> bool {
 
 fn job_name(labels: &selector::Labels) -> Option<&String> {
     labels.get(JOB_NAME).or_else(|| labels.get(OLD_JOB_NAME))
+}
+
+/// What the server said, without the request it said it about.
+fn answer(error: &Error) -> String {
+    match error {
+        Error::Api { source, .. } => match &**source {
+            kube::Error::Api(status) => status.message.clone(),
+            other => other.to_string(),
+        },
+        other => other.to_string(),
+    }
 }

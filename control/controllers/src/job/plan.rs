@@ -11,8 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::failure_policy::{Verdict, judge};
 use super::pods::{is_failed, is_tracked};
+use super::scale::Scale;
 use super::tally::{self, Tally};
-use super::{indexes, pods, scale};
+use super::{indexes, pods};
 use crate::pod;
 
 /// Something to do before the status is written.
@@ -101,7 +102,8 @@ pub(super) fn plan(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     } else {
         let managed = job.metadata.deletion_timestamp.is_none();
         if managed {
-            running = scale::scale(&mut plan, job, spec, &tally, pods, &active, now);
+            let scale = Scale { job, spec, tally: &tally, pods, active: &active, now };
+            running = scale.plan(&mut plan);
         }
         let enough = match spec.completions {
             None => tally.succeeded > 0,

@@ -4,7 +4,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
@@ -21,123 +20,121 @@ use crate::pod;
 /// More pods are not made or removed at a time.
 const BURST_MAX: usize = 500;
 
-/// Plans the pods of a Job that goes on; says how many will run then.
-pub(super) fn scale(
-    plan: &mut Plan,
-    job: &Job,
-    spec: &JobSpec,
-    tally: &Tally,
-    pods: &[Arc<Pod>],
-    active: &[Arc<Pod>],
-    now: Timestamp,
-) -> usize {
-    let wanted = wanted(spec, tally, active.len());
-    let victims = victims(spec, active, active.len().saturating_sub(wanted));
-    if !victims.is_empty() {
-        let left = active.len() - victims.len();
-        plan.ops.extend(victims.into_iter().map(Op::Discard));
-        return left;
-    }
-    let going = pods.iter().filter(|pod| pod::is_terminating(pod) && !pod::is_finished(pod));
-    let occupied = if only_failed_replaced(spec) { going.count() } else { 0 };
-    let missing = wanted.saturating_sub(active.len() + occupied).min(BURST_MAX);
-    if missing == 0 {
-        return active.len();
-    }
-    let new = match indexes::count(spec) {
-        Some(count) if spec.backoff_limit_per_index.is_some() => {
-            retries(plan, job, spec, tally, pods, count, missing, now)
+/// A Job that goes on, and its pods.
+pub(super) struct Scale<'a> {
+    pub(super) job: &'a Job,
+    pub(super) spec: &'a JobSpec,
+    pub(super) tally: &'a Tally,
+    pub(super) pods: &'a [Arc<Pod>],
+    pub(super) active: &'a [Arc<Pod>],
+    pub(super) now: Timestamp,
+}
+
+impl Scale<'_> {
+    /// Plans which pods go and come; says how many will run then.
+    pub(super) fn plan(&self, plan: &mut Plan) -> usize {
+        let running = self.active.len();
+        let wanted = self.wanted();
+        let victims = victims(self.spec, self.active, running.saturating_sub(wanted));
+        if !victims.is_empty() {
+            let left = running - victims.len();
+            plan.ops.extend(victims.into_iter().map(Op::Discard));
+            return left;
         }
-        count => {
-            if let Some(wait) = wait(spec, pods, now) {
-                plan.requeue_in(wait);
-                return active.len();
+        let missing = wanted.saturating_sub(running + self.occupied()).min(BURST_MAX);
+        let new = match indexes::count(self.spec) {
+            _ if missing == 0 => Vec::new(),
+            Some(count) if self.spec.backoff_limit_per_index.is_some() => {
+                self.retries(plan, count, missing)
             }
-            match count {
-                None => (0..missing).map(|_| template::pod(job, None)).collect(),
-                Some(count) => {
-                    let free = free(spec, tally, pods, count).take(missing);
-                    free.map(|index| template::pod(job, Some(index))).collect()
+            count => self.replacements(plan, count, missing),
+        };
+        let running = running + new.len();
+        plan.ops.extend(new.into_iter().map(|pod| Op::Create(Box::new(pod))));
+        running
+    }
+
+    fn wanted(&self) -> usize {
+        if is_suspended(self.spec) {
+            return 0;
+        }
+        let parallelism = self.spec.parallelism.unwrap_or(1);
+        let succeeded = self.tally.succeeded;
+        let wanted = match self.spec.completions {
+            Some(completions) => completions.saturating_sub(succeeded).min(parallelism),
+            // A work queue: after the first success the other pods end by themselves.
+            None if succeeded > 0 => return self.active.len(),
+            None => parallelism,
+        };
+        usize::try_from(wanted).unwrap_or(0)
+    }
+
+    /// Places of pods that are going and are replaced only when they are gone.
+    fn occupied(&self) -> usize {
+        if !only_failed_replaced(self.spec) {
+            return 0;
+        }
+        let going = |pod: &&Arc<Pod>| pod::is_terminating(pod) && !pod::is_finished(pod);
+        self.pods.iter().filter(going).count()
+    }
+
+    /// New pods where the whole Job waits after failures.
+    fn replacements(&self, plan: &mut Plan, count: Option<i32>, missing: usize) -> Vec<Pod> {
+        // A pod that was discarded has lost its finalizer before it was deleted.
+        let failed = self.pods.iter().filter(|pod| {
+            is_failed(self.spec, pod) && (is_tracked(pod) || !pod::is_terminating(pod))
+        });
+        let succeeded = self.pods.iter().filter(|pod| is_succeeded(pod));
+        let failed = failed.map(|pod| &**pod);
+        if let Some(wait) = back_off::left(failed, succeeded.map(|pod| &**pod), self.now) {
+            plan.requeue_in(wait);
+            return Vec::new();
+        }
+        match count {
+            None => (0..missing).map(|_| template::pod(self.job, None)).collect(),
+            Some(count) => {
+                let free = self.free(count).take(missing);
+                free.map(|index| template::pod(self.job, Some(index))).collect()
+            }
+        }
+    }
+
+    /// New pods where each index waits for itself.
+    fn retries(&self, plan: &mut Plan, count: i32, missing: usize) -> Vec<Pod> {
+        let failed = per_index::waiting(self.spec, self.pods, &self.tally.over(), count);
+        let mut new = Vec::new();
+        for index in self.free(count) {
+            if new.len() == missing {
+                break;
+            }
+            let mut failures = Failures::default();
+            if let Some(last) = failed.get(&index) {
+                failures = Failures::after(self.spec, last);
+                let times = usize::try_from(failures.total()).unwrap_or(usize::MAX);
+                let ended = back_off::finished_at(last);
+                if let Some(wait) = back_off::left_of(times, ended, self.now) {
+                    plan.requeue_in(wait);
+                    continue;
                 }
             }
+            let mut pod = template::pod(self.job, Some(index));
+            failures.note(&mut pod);
+            new.push(pod);
         }
-    };
-    let running = active.len() + new.len();
-    plan.ops.extend(new.into_iter().map(|pod| Op::Create(Box::new(pod))));
-    running
-}
-
-/// How long the whole Job waits after failures.
-fn wait(spec: &JobSpec, pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
-    // A pod that was discarded has lost its finalizer before it was deleted.
-    let failed = pods
-        .iter()
-        .filter(|pod| is_failed(spec, pod) && (is_tracked(pod) || !pod::is_terminating(pod)));
-    let succeeded = pods.iter().filter(|pod| is_succeeded(pod));
-    back_off::left(failed.map(|pod| &**pod), succeeded.map(|pod| &**pod), now)
-}
-
-/// New pods where each index waits for itself.
-#[expect(clippy::too_many_arguments, reason = "they are what `scale` was given")]
-fn retries(
-    plan: &mut Plan,
-    job: &Job,
-    spec: &JobSpec,
-    tally: &Tally,
-    pods: &[Arc<Pod>],
-    count: i32,
-    missing: usize,
-    now: Timestamp,
-) -> Vec<Pod> {
-    let failed = per_index::waiting(spec, pods, &tally.over(), count);
-    let mut new = Vec::new();
-    for index in free(spec, tally, pods, count) {
-        if new.len() == missing {
-            break;
-        }
-        let mut failures = Failures::default();
-        if let Some(last) = failed.get(&index) {
-            failures = Failures::after(spec, last);
-            let times = usize::try_from(failures.total()).unwrap_or(usize::MAX);
-            if let Some(wait) = back_off::left_of(times, back_off::finished_at(last), now) {
-                plan.requeue_in(wait);
-                continue;
-            }
-        }
-        let mut pod = template::pod(job, Some(index));
-        failures.note(&mut pod);
-        new.push(pod);
+        new
     }
-    new
-}
 
-fn wanted(spec: &JobSpec, tally: &Tally, active: usize) -> usize {
-    if is_suspended(spec) {
-        return 0;
+    /// Indexes that need a pod.
+    fn free(&self, count: i32) -> impl Iterator<Item = i32> + use<> {
+        let mut taken = self.tally.over();
+        let patient = only_failed_replaced(self.spec);
+        let holding = self
+            .pods
+            .iter()
+            .filter(|pod| !pod::is_finished(pod) && (patient || !pod::is_terminating(pod)));
+        taken.extend(holding.filter_map(|pod| indexes::of(pod, count)));
+        (0..count).filter(move |index| !taken.contains(index))
     }
-    let parallelism = spec.parallelism.unwrap_or(1);
-    let wanted = match spec.completions {
-        Some(completions) => completions.saturating_sub(tally.succeeded).min(parallelism),
-        // A work queue: after the first success the other pods end by themselves.
-        None if tally.succeeded > 0 => return active,
-        None => parallelism,
-    };
-    usize::try_from(wanted).unwrap_or(0)
-}
-
-/// Indexes that need a pod.
-fn free(
-    spec: &JobSpec,
-    tally: &Tally,
-    pods: &[Arc<Pod>],
-    count: i32,
-) -> impl Iterator<Item = i32> + use<> {
-    let mut taken = tally.over();
-    let holding = pods.iter().filter(|pod| {
-        !pod::is_finished(pod) && (!pod::is_terminating(pod) || only_failed_replaced(spec))
-    });
-    taken.extend(holding.filter_map(|pod| indexes::of(pod, count)));
-    (0..count).filter(move |index| !taken.contains(index))
 }
 
 /// At least as many pods as given: those that work on no index or on that of another pod, then those
