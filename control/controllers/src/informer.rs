@@ -3,7 +3,7 @@
 //! plan before it did (upstream's "expectations" are not needed). What to do about a change is left
 //! to the controllers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -22,6 +22,9 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+/// How many ends of objects each cache remembers.
+const GONE_MAX: usize = 256;
 
 /// Namespace and name; the namespace of cluster-wide objects is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,11 +116,14 @@ struct Inner<K> {
     objects: BTreeMap<Key, Arc<K>>,
     /// UIDs of objects we deleted and whose end the watch has not told yet.
     doomed: HashSet<String>,
+    /// UIDs of objects that are gone: the late answer to a write must not bring one back.
+    gone: VecDeque<String>,
 }
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        let inner = Inner { objects: BTreeMap::new(), doomed: HashSet::new() };
+        let inner =
+            Inner { objects: BTreeMap::new(), doomed: HashSet::new(), gone: VecDeque::new() };
         Self { inner: RwLock::new(inner) }
     }
 }
@@ -159,6 +165,9 @@ impl<K: Watched> Store<K> {
         object.meta_mut().managed_fields = None;
         let key = Key::of(object.meta());
         let mut inner = self.write();
+        if object.uid().is_some_and(|uid| inner.gone.contains(&uid)) {
+            return None;
+        }
         if object.uid().is_some_and(|uid| inner.doomed.contains(&uid)) {
             object.meta_mut().deletion_timestamp.get_or_insert(Time(Timestamp::now()));
         }
@@ -185,6 +194,10 @@ impl<K: Watched> Store<K> {
         let mut inner = self.write();
         if let Some(uid) = uid {
             inner.doomed.remove(uid);
+            if inner.gone.len() >= GONE_MAX {
+                inner.gone.pop_front();
+            }
+            inner.gone.push_back(uid.to_owned());
         }
         let same = inner.objects.get(key).is_some_and(|known| known.meta().uid.as_deref() == uid);
         same.then(|| inner.objects.remove(key)).flatten()

@@ -2,6 +2,7 @@
 //! writes the difference. One cache and one watch a kind serve them all. They speak to the API
 //! through a kube client only and know nothing of the server or its store.
 
+mod claim;
 mod deployment;
 mod endpoints;
 pub mod event;
@@ -11,7 +12,9 @@ mod ipam;
 mod job;
 mod load_balancer;
 mod namespace;
+mod node;
 pub mod pod;
+mod pod_gc;
 mod queue;
 mod replica_set;
 pub mod selector;
@@ -90,6 +93,15 @@ pub enum Error {
     Died(#[from] tokio::task::JoinError),
 }
 
+impl Error {
+    /// The HTTP status the server answered with.
+    fn code(&self) -> Option<u16> {
+        let Self::Api { source, .. } = self else { return None };
+        let kube::Error::Api(status) = &**source else { return None };
+        Some(status.code)
+    }
+}
+
 /// Runs all controllers until shutdown.
 ///
 /// # Errors
@@ -102,10 +114,12 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
         add(tasks, &context, &shutdown, deployment::Deployments(context.clone()));
         add(tasks, &context, &shutdown, replica_set::ReplicaSets(context.clone()));
         add(tasks, &context, &shutdown, job::Jobs(context.clone()));
-        add(tasks, &context, &shutdown, endpoints::Services(context.clone()));
+        add(tasks, &context, &shutdown, endpoints::Services::new(context.clone()));
         add(tasks, &context, &shutdown, load_balancer::LoadBalancers(context.clone()));
         add(tasks, &context, &shutdown, namespace::Namespaces(context.clone()));
         add(tasks, &context, &shutdown, ipam::NodeRanges(context.clone()));
+        add(tasks, &context, &shutdown, node::Nodes::new(context.clone()));
+        add(tasks, &context, &shutdown, pod_gc::PodGarbage::new(context.clone()));
     };
     cache.start(&client, &shutdown).await;
     start(&mut tasks);

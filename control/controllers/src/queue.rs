@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -40,15 +40,15 @@ pub(crate) async fn run<C: Controller>(
     shutdown: CancellationToken,
 ) {
     let mut queue = Queue::default();
-    let mut work: JoinSet<(Key, Result<Option<Duration>, Error>)> = JoinSet::new();
+    let mut work: JoinSet<Result<Option<Duration>, Error>> = JoinSet::new();
+    let mut keys: HashMap<task::Id, Key> = HashMap::new();
     let mut resync = tokio::time::interval(RESYNC_PERIOD);
     loop {
         for key in queue.take(Instant::now()) {
             let controller = controller.clone();
-            work.spawn(async move {
-                let result = controller.sync(&key).await;
-                (key, result)
-            });
+            let worked_on = key.clone();
+            let task = work.spawn(async move { controller.sync(&worked_on).await });
+            keys.insert(task.id(), key);
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -57,20 +57,30 @@ pub(crate) async fn run<C: Controller>(
                 let Some(change) = change else { return };
                 queue.add_all(controller.keys(&change));
             }
-            Some(done) = work.join_next() => match done {
-                Ok((key, result)) => {
-                    if let Err(error) = &result {
-                        tracing::debug!(controller = C::NAME, %key, %error, "trying again later");
-                    }
-                    queue.done(key, result.ok());
+            Some(done) = work.join_next_with_id() => {
+                let (id, result) = match done {
+                    Ok((id, result)) => (id, result),
+                    Err(error) => (error.id(), Err(Error::Died(error))),
+                };
+                let Some(key) = keys.remove(&id) else { continue };
+                if let Err(error) = &result {
+                    report::<C>(&key, error);
                 }
-                Err(error) => {
-                    tracing::error!(controller = C::NAME, %error, "worker died");
-                    queue.running.clear();
-                }
-            },
+                queue.done(key, result.ok());
+            }
             () = tokio::time::sleep_until(queue.next()) => {}
         }
+    }
+}
+
+fn report<C: Controller>(key: &Key, error: &Error) {
+    match error {
+        Error::Died(_) => tracing::error!(controller = C::NAME, %key, %error, "worker died"),
+        // Somebody else was faster, or the cache is behind.
+        _ if matches!(error.code(), Some(404 | 409)) => {
+            tracing::debug!(controller = C::NAME, %key, %error, "trying again");
+        }
+        _ => tracing::warn!(controller = C::NAME, %key, %error, "trying again later"),
     }
 }
 
@@ -108,7 +118,9 @@ impl Queue {
     fn take(&mut self, now: Instant) -> Vec<Key> {
         let free = WORKERS_MAX.saturating_sub(self.running.len());
         let due = self.due.iter().filter(|(key, at)| **at <= now && !self.running.contains(*key));
-        let keys: Vec<Key> = due.map(|(key, _)| key.clone()).take(free).collect();
+        let mut due: Vec<(Instant, Key)> = due.map(|(key, at)| (*at, key.clone())).collect();
+        due.sort();
+        let keys: Vec<Key> = due.into_iter().map(|(_, key)| key).take(free).collect();
         for key in &keys {
             self.due.remove(key);
             self.running.insert(key.clone());
@@ -154,5 +166,50 @@ mod tests {
         queue.done(key.clone(), None);
         assert!(queue.take(Instant::now()).is_empty(), "it failed twice");
         assert_eq!(queue.take(now + Duration::from_secs(1)), [key]);
+    }
+
+    struct Fragile {
+        done: mpsc::UnboundedSender<String>,
+    }
+
+    impl Controller for Fragile {
+        const NAME: &'static str = "fragile";
+
+        fn keys(&self, _: &Change) -> Vec<Key> {
+            Vec::new()
+        }
+
+        fn all(&self) -> Vec<Key> {
+            vec![Key::new("", "broken"), Key::new("", "slow")]
+        }
+
+        async fn sync(&self, key: &Key) -> Result<Option<Duration>, Error> {
+            let _ = self.done.send(format!("{key} starts"));
+            assert!(key.name != "broken", "on purpose");
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let _ = self.done.send(format!("{key} ends"));
+            Ok(Some(Duration::ZERO))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_concerns_its_own_key_only() {
+        let (done, mut seen) = mpsc::unbounded_channel();
+        let (_changes, changes) = mpsc::unbounded_channel();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(run(Arc::new(Fragile { done }), changes, shutdown.clone()));
+        let (mut broken, mut slow) = (0, Vec::new());
+        while slow.len() < 4 {
+            let line = seen.recv().await.unwrap();
+            if line == "broken starts" {
+                broken += 1;
+            } else {
+                slow.push(line);
+            }
+        }
+        shutdown.cancel();
+        task.await.unwrap();
+        assert_eq!(slow, ["slow starts", "slow ends", "slow starts", "slow ends"]);
+        assert!(broken >= 3, "the broken key comes back: {broken}");
     }
 }

@@ -1,13 +1,16 @@
 //! ReplicaSet controller: keeps as many pods as asked for, adopts and releases by labels, and writes
 //! the status.
 
-use std::cmp::Reverse;
+mod plan;
+mod status;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt as _};
@@ -16,10 +19,9 @@ use crate::informer::{Change, Key, controller_of};
 use crate::queue::Controller;
 use crate::write::Context;
 use crate::{Error, pod, selector};
+use status::Failure;
 
 const COMPONENT: &str = "replicaset-controller";
-const BURST_MAX: usize = 500;
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 pub(crate) struct ReplicaSets(pub(crate) Context);
 
@@ -49,74 +51,63 @@ impl Controller for ReplicaSets {
     }
 
     async fn sync(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let cache = &self.0.cache;
-        let Some(set) = cache.replica_sets.get(key) else { return Ok(None) };
-        let pods = self.claim(&set).await?;
-        let plan = plan(&set, &pods);
+        let store = &self.0.cache.pods;
+        let Some(set) = self.0.cache.replica_sets.get(key) else { return Ok(None) };
+        let mine = |pod: &Pod| {
+            controller_of(&pod.metadata).map(|owner| &owner.uid) == set.metadata.uid.as_ref()
+        };
+        let pods = store.list_in(&key.namespace).into_iter();
+        let pods = pods.filter(|pod| mine(pod) || pod::is_active(pod)).collect();
+        let takes = |pod: &Pod| selects(&set, pod.metadata.labels.as_ref());
+        let pods = self.0.claim(&*set, store, pods, takes).await?;
+        let mut result = Ok(());
         if set.metadata.deletion_timestamp.is_none() {
-            self.create(&set, plan.create).await?;
-            for victim in &plan.delete {
-                self.0.delete(&cache.pods, &**victim).await?;
-                let message = format!("Deleted pod: {}", victim.name_any());
-                self.0.events.normal(COMPONENT, &*set, "SuccessfulDelete", message);
+            let plan = plan::plan(&set, &pods, &self.siblings(&set), Timestamp::now());
+            result = self.create(&set, plan.create).await;
+            if result.is_ok() {
+                result = self.delete(&set, &plan.delete).await;
             }
         }
-        let uid = set.metadata.uid.clone();
-        let owned = cache.pods.list_in(&key.namespace);
-        let owned: Vec<_> = owned
-            .into_iter()
-            .filter(|pod| controller_of(&pod.metadata).map(|owner| &owner.uid) == uid.as_ref())
-            .collect();
+        // Read again: what was just made and deleted counts.
+        let pods: Vec<_> = store.list_in(&key.namespace).into_iter().filter(|p| mine(p)).collect();
+        let failure = result.as_ref().err();
+        let now = Timestamp::now();
+        let (status, again) = status::status(&set, &pods, failure, now);
         let mut new = (*set).clone();
-        new.status = Some(status(&set, &owned, Timestamp::now()));
-        self.0.update_status(&cache.replica_sets, &set, &new).await?;
-        let min_ready_s = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
-        let waiting = owned.iter().any(|pod| pod::is_ready(pod)) && min_ready_s > 0;
-        let unavailable = new.status.is_some_and(|s| s.available_replicas != s.ready_replicas);
-        Ok((waiting && unavailable).then_some(Duration::from_secs(1)))
+        new.status = Some(status);
+        self.0.update_status(&self.0.cache.replica_sets, &*set, &new).await?;
+        result.map_err(|failure| failure.error)?;
+        Ok(again)
     }
 }
 
 impl ReplicaSets {
-    /// Adopts orphans the selector takes, releases pods it takes no longer.
-    async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Error> {
-        let store = &self.0.cache.pods;
-        let mut claimed = Vec::new();
-        let deleting = set.metadata.deletion_timestamp.is_some();
-        for pod in store.list_in(set.metadata.namespace.as_deref().unwrap_or_default()) {
-            let selected = selects(set, pod.metadata.labels.as_ref());
-            match controller_of(&pod.metadata) {
-                Some(owner) if Some(&owner.uid) == set.metadata.uid.as_ref() && selected => {
-                    claimed.push(pod);
-                }
-                Some(owner) if Some(&owner.uid) == set.metadata.uid.as_ref() && !deleting => {
-                    let mut released = (*pod).clone();
-                    let owners = released.owner_references_mut();
-                    owners.retain(|owner| Some(&owner.uid) != set.metadata.uid.as_ref());
-                    self.0.update(store, &*pod, &released).await?;
-                }
-                None if selected && !deleting && pod::is_active(&pod) => {
-                    let mut adopted = (*pod).clone();
-                    adopted.owner_references_mut().extend(owner(set));
-                    self.0.update(store, &*pod, &adopted).await?;
-                    claimed.push(Arc::new(adopted));
-                }
-                _ => {}
-            }
-        }
-        Ok(claimed)
+    /// Active pods of all sets with the same owner: a node that holds many of them gives one first.
+    fn siblings(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+        let cache = &self.0.cache;
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let uid_of = |metadata: &ObjectMeta| controller_of(metadata).map(|owner| owner.uid.clone());
+        let parent = uid_of(&set.metadata);
+        let sets = cache.replica_sets.list_in(namespace).into_iter().filter(|other| {
+            other.metadata.uid == set.metadata.uid
+                || parent.is_some() && uid_of(&other.metadata) == parent
+        });
+        let uids: HashSet<String> = sets.filter_map(|other| other.uid()).collect();
+        let pods = cache.pods.list_in(namespace).into_iter();
+        pods.filter(|pod| pod::is_active(pod))
+            .filter(|pod| uid_of(&pod.metadata).is_some_and(|uid| uids.contains(&uid)))
+            .collect()
     }
 
-    /// Creates pods in batches of 1, 2, 4, …: a template that is refused is refused few times.
-    async fn create(&self, set: &ReplicaSet, count: usize) -> Result<(), Error> {
+    /// Creates pods in growing batches: a template that is refused is refused few times.
+    async fn create(&self, set: &ReplicaSet, count: usize) -> Result<(), Failure> {
         let Some(template) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) else {
             return Ok(());
         };
-        let (mut left, mut batch) = (count, 1);
-        while left > 0 {
-            let now = batch.min(left);
-            let one = new_pod(template, &set.name_any(), set.namespace(), owner(set));
-            let made = join_all((0..now).map(|_| self.0.create(&self.0.cache.pods, &one))).await;
+        let one = new_pod(template, &set.name_any(), set.namespace(), owner(set));
+        for batch in plan::batches(count) {
+            let made = join_all((0..batch).map(|_| self.0.create(&self.0.cache.pods, &one))).await;
+            let mut failure = None;
             for made in made {
                 match made {
                     Ok(pod) => {
@@ -126,13 +117,35 @@ impl ReplicaSets {
                     Err(error) => {
                         let message = format!("Error creating: {error}");
                         self.0.events.warning(COMPONENT, set, "FailedCreate", message);
-                        return Err(error);
+                        failure = Some(Failure { reason: "FailedCreate", error });
                     }
                 }
             }
-            (left, batch) = (left - now, batch * 2);
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
         }
         Ok(())
+    }
+
+    async fn delete(&self, set: &ReplicaSet, victims: &[Arc<Pod>]) -> Result<(), Failure> {
+        let store = &self.0.cache.pods;
+        let ends = join_all(victims.iter().map(|pod| self.0.delete(store, &**pod))).await;
+        let mut result = Ok(());
+        for (pod, end) in victims.iter().zip(ends) {
+            match end {
+                Ok(()) => {
+                    let message = format!("Deleted pod: {}", pod.name_any());
+                    self.0.events.normal(COMPONENT, set, "SuccessfulDelete", message);
+                }
+                Err(error) => {
+                    let message = format!("Error deleting: {error}");
+                    self.0.events.warning(COMPONENT, set, "FailedDelete", message);
+                    result = Err(Failure { reason: "FailedDelete", error });
+                }
+            }
+        }
+        result
     }
 }
 
@@ -167,125 +180,5 @@ pub(crate) fn new_pod(
         },
         spec: template.spec.clone(),
         status: None,
-    }
-}
-
-struct Plan {
-    create: usize,
-    delete: Vec<Arc<Pod>>,
-}
-
-fn plan(set: &ReplicaSet, pods: &[Arc<Pod>]) -> Plan {
-    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let wanted = usize::try_from(wanted).unwrap_or(0);
-    let mut active: Vec<_> = pods.iter().filter(|pod| pod::is_active(pod)).cloned().collect();
-    let create = wanted.saturating_sub(active.len()).min(BURST_MAX);
-    let excess = active.len().saturating_sub(wanted).min(BURST_MAX);
-    active.sort_by_cached_key(|pod| rank(pod, pods));
-    active.truncate(excess);
-    Plan { create, delete: active }
-}
-
-type Rank = (
-    bool,
-    u8,
-    bool,
-    i64,
-    Reverse<usize>,
-    Reverse<Option<Timestamp>>,
-    i32,
-    Reverse<Option<Timestamp>>,
-);
-
-/// Upstream's order of victims: unbound, pending, not ready, cheap, crowded node, ready for a short
-/// time, restarted little last, young.
-fn rank(pod: &Pod, pods: &[Arc<Pod>]) -> Rank {
-    let phase = match pod::phase(pod) {
-        "Running" => 2,
-        "Unknown" => 1,
-        _ => 0,
-    };
-    let cost = pod.annotations().get(DELETION_COST).and_then(|text| text.parse().ok());
-    let neighbours = pods
-        .iter()
-        .filter(|other| pod::is_active(other) && pod::node_name(other) == pod::node_name(pod))
-        .count();
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    let restarts = statuses.into_iter().flatten().map(|status| status.restart_count).max();
-    (
-        pod::node_name(pod).is_some(),
-        phase,
-        pod::is_ready(pod),
-        cost.unwrap_or(0),
-        Reverse(neighbours),
-        Reverse(pod::ready_since(pod)),
-        -restarts.unwrap_or(0),
-        Reverse(pod.metadata.creation_timestamp.as_ref().map(|time| time.0)),
-    )
-}
-
-fn status(set: &ReplicaSet, pods: &[Arc<Pod>], now: Timestamp) -> ReplicaSetStatus {
-    let spec = set.spec.clone().unwrap_or_default();
-    let labels = spec.template.and_then(|template| template.metadata).and_then(|meta| meta.labels);
-    let count = |test: &dyn Fn(&Pod) -> bool| {
-        i32::try_from(pods.iter().filter(|pod| pod::is_active(pod) && test(pod)).count())
-            .unwrap_or(i32::MAX)
-    };
-    let some = |count: i32| (count != 0).then_some(count);
-    let min_ready_s = spec.min_ready_seconds.unwrap_or(0);
-    let labelled = |pod: &Pod| {
-        labels.iter().flatten().all(|(key, value)| pod.labels().get(key) == Some(value))
-    };
-    let going =
-        pods.iter().filter(|pod| pod::is_terminating(pod) && !pod::is_finished(pod)).count();
-    ReplicaSetStatus {
-        replicas: count(&|_| true),
-        fully_labeled_replicas: some(count(&labelled)),
-        ready_replicas: some(count(&pod::is_ready)),
-        available_replicas: some(count(&|pod| pod::is_available(pod, min_ready_s, now))),
-        terminating_replicas: i32::try_from(going).ok().and_then(some),
-        observed_generation: set.metadata.generation,
-        conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn one(name: &str, phase: &str, ready: &str, cost: &str) -> Arc<Pod> {
-        let pod = serde_json::from_value(json!({
-            "metadata": {"name": name, "annotations": {DELETION_COST: cost}},
-            "spec": {"nodeName": "n", "containers": []},
-            "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]},
-        }));
-        Arc::new(pod.unwrap())
-    }
-
-    #[test]
-    fn victims() {
-        let pods = [
-            one("ready", "Running", "True", "0"),
-            one("cheap", "Running", "True", "-5"),
-            one("unready", "Running", "False", "0"),
-            one("pending", "Pending", "False", "9"),
-            one("done", "Succeeded", "False", "0"),
-        ];
-        for (wanted, create, victims) in [
-            (6, 2, vec![]),
-            (4, 0, vec![]),
-            (2, 0, vec!["pending", "unready"]),
-            (1, 0, vec!["pending", "unready", "cheap"]),
-        ] {
-            let set = json!({"metadata": {}, "spec": {"replicas": wanted, "selector": {}}});
-            let plan = plan(&serde_json::from_value(set).unwrap(), &pods);
-            let names: Vec<_> = plan.delete.iter().map(|pod| pod.name_any()).collect();
-            assert_eq!(
-                (plan.create, names),
-                (create, victims.iter().map(ToString::to_string).collect())
-            );
-        }
     }
 }

@@ -108,11 +108,8 @@ impl Context {
         subresource: Option<&str>,
     ) -> Result<(), Error> {
         let key = Key::of(object.meta());
-        let mut url = K::url_path(&(), object.meta().namespace.as_deref());
-        url.push('/');
-        url.push_str(&key.name);
-        let request =
-            kube::core::Request::new(url.trim_end_matches(&format!("/{}", key.name)).to_owned());
+        let url = K::url_path(&(), object.meta().namespace.as_deref());
+        let request = kube::core::Request::new(url);
         let parameters = PatchParams::default();
         let request = match subresource {
             Some(name) => {
