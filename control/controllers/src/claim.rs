@@ -80,7 +80,7 @@ impl Context {
 
     /// Asks the server, not the cache: an owner being deleted with its dependents orphaned must not
     /// take them back.
-    async fn is_alive<O>(&self, parent: &O) -> Result<bool, Error>
+    pub(crate) async fn is_alive<O>(&self, parent: &O) -> Result<bool, Error>
     where
         O: Watched + Resource<Scope = NamespaceResourceScope>,
     {

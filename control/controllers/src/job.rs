@@ -120,27 +120,39 @@ impl Jobs {
             match controller_of(&pod.metadata) {
                 Some(owner) if Some(&owner.uid) != uid => {}
                 Some(_) if selected || job_deleted || pod::is_terminating(&pod) => {
-                    claimed.push(pod)
+                    claimed.push(pod);
                 }
-                Some(_) => {
-                    let mut released = (*pod).clone();
-                    released.owner_references_mut().retain(|owner| Some(&owner.uid) != uid);
-                    released.finalizers_mut().retain(|finalizer| finalizer != TRACKING);
-                    self.0.update(store, &*pod, &released).await?;
-                }
+                Some(_) => self.release(job, &pod).await?,
                 None if selected && may_adopt && !pod::is_terminating(&pod) => {
-                    let mut adopted = (*pod).clone();
-                    adopted.owner_references_mut().extend(owner(job));
-                    if !is_tracked(&adopted) {
-                        adopted.finalizers_mut().push(TRACKING.to_owned());
-                    }
-                    self.0.update(store, &*pod, &adopted).await?;
-                    claimed.push(store.get(&Key::of(&pod.metadata)).unwrap_or(pod));
+                    claimed.extend(self.adopt(job, &pod).await?);
                 }
                 None => {}
             }
         }
         Ok(claimed)
+    }
+
+    async fn release(&self, job: &Job, pod: &Pod) -> Result<(), Error> {
+        let mut released = pod.clone();
+        let uid = job.metadata.uid.as_ref();
+        released.owner_references_mut().retain(|owner| Some(&owner.uid) != uid);
+        released.finalizers_mut().retain(|finalizer| finalizer != TRACKING);
+        self.0.update(&self.0.cache.pods, pod, &released).await
+    }
+
+    /// Owner and finalizer in one write: a pod that has only one of them would never be counted, or
+    /// never be let go.
+    async fn adopt(&self, job: &Job, pod: &Pod) -> Result<Option<Arc<Pod>>, Error> {
+        if !self.0.is_alive(job).await? {
+            return Ok(None);
+        }
+        let mut adopted = pod.clone();
+        adopted.owner_references_mut().extend(owner(job));
+        if !is_tracked(&adopted) {
+            adopted.finalizers_mut().push(TRACKING.to_owned());
+        }
+        self.0.update(&self.0.cache.pods, pod, &adopted).await?;
+        Ok(self.0.cache.pods.get(&Key::of(&pod.metadata)))
     }
 
     async fn execute(&self, job: &Arc<Job>, mut plan: Plan) -> Result<Option<Duration>, Error> {
