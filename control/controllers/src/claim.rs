@@ -58,6 +58,9 @@ impl Context {
                     let mut released = (*object).clone();
                     let owners = released.owner_references_mut();
                     owners.retain(|owner| Some(&owner.uid) != parent.meta().uid.as_ref());
+                    if owners.is_empty() {
+                        released.meta_mut().owner_references = None;
+                    }
                     self.update(store, &*object, &released).await?;
                 }
                 Claim::Adopt => {

@@ -158,11 +158,15 @@ mod tests {
         let mut queue = Queue::default();
         queue.add_all(vec![key.clone(), key.clone()]);
         let now = Instant::now();
-        assert_eq!(queue.take(now), [key.clone()]);
+        assert_eq!(queue.take(now), std::slice::from_ref(&key));
         queue.add(key.clone(), now);
         assert!(queue.take(now).is_empty(), "it is being worked on");
         queue.done(key.clone(), None);
-        assert_eq!(queue.take(now), [key.clone()], "the change came while it was worked on");
+        assert_eq!(
+            queue.take(now),
+            std::slice::from_ref(&key),
+            "the change came while it was worked on"
+        );
         queue.done(key.clone(), None);
         assert!(queue.take(Instant::now()).is_empty(), "it failed twice");
         assert_eq!(queue.take(now + Duration::from_secs(1)), [key]);
