@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::Error;
 use crate::informer::{Change, Key};
 use crate::queue::{self, Controller};
 use crate::served::{self, Metadata, Served};
-use crate::Error;
 use graph::{Graph, Object};
 use plan::{Action, FOREGROUND, Owner};
 
@@ -39,12 +39,8 @@ struct Garbage {
 /// Collects garbage until shutdown.
 pub(crate) async fn run(client: Client, shutdown: CancellationToken) {
     let (changes, receiver) = mpsc::unbounded_channel();
-    let garbage = Arc::new(Garbage {
-        client,
-        graph: Mutex::default(),
-        kinds: Mutex::default(),
-        changes,
-    });
+    let garbage =
+        Arc::new(Garbage { client, graph: Mutex::default(), kinds: Mutex::default(), changes });
     let mut queue = None;
     let mut receiver = Some(receiver);
     loop {
@@ -228,7 +224,9 @@ impl Garbage {
         let served = {
             let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
             let mut kinds = kinds.iter();
-            kinds.find(|kind| kind.resource.group == group && kind.resource.kind == owner.kind).cloned()
+            kinds
+                .find(|kind| kind.resource.group == group && kind.resource.kind == owner.kind)
+                .cloned()
         };
         // Nobody can tell whether an owner of an unknown kind is there, and a cluster-wide object
         // cannot say in which namespace its owner lives: such objects stay.
@@ -239,8 +237,9 @@ impl Garbage {
         }
         let namespace = if served.namespaced { key.namespace.as_str() } else { "" };
         let found = served.metadata(&self.client, namespace).get_opt(&owner.name).await;
-        let found = found
-            .map_err(|source| served.failed("get owner", Key::new(namespace, &owner.name), source))?;
+        let found = found.map_err(|source| {
+            served.failed("get owner", Key::new(namespace, &owner.name), source)
+        })?;
         let Some(found) = found.filter(|found| found.metadata.uid.as_deref() == Some(&*owner.uid))
         else {
             return Ok(Owner::Absent);
@@ -264,6 +263,7 @@ impl Garbage {
                     let owners = dependent.owners().iter();
                     let kept: Vec<OwnerReference> =
                         owners.filter(|owner| owner.uid != object.uid()).cloned().collect();
+                    let kept = some(kept);
                     self.patch(&dependent, "orphan", json!({ "ownerReferences": kept })).await?;
                 }
                 self.finish(object, plan::ORPHAN).await
@@ -289,7 +289,7 @@ impl Garbage {
     async fn finish(&self, object: &Object, finalizer: &str) -> Result<(), Error> {
         let finalizers = object.metadata.finalizers.iter().flatten();
         let kept: Vec<&String> = finalizers.filter(|known| *known != finalizer).collect();
-        self.patch(object, "finish", json!({ "finalizers": kept })).await
+        self.patch(object, "finish", json!({ "finalizers": some(kept) })).await
     }
 
     /// Changes metadata, unless the object is another one or a newer one by now.
@@ -327,6 +327,11 @@ impl Garbage {
             Err(source) => Err(object.served.failed("collect", key, source)),
         }
     }
+}
+
+/// An empty list is left out of an object.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
 }
 
 /// Owners are cluster-wide or in the namespace of their dependents.

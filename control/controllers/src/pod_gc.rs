@@ -118,7 +118,9 @@ fn plan(
     let mut finished = Vec::new();
     for pod in pods {
         match pod::node_name(pod) {
-            Some(node) if missing_nodes.contains(node) => ends.push((pod.clone(), Why::NodeMissing)),
+            Some(node) if missing_nodes.contains(node) => {
+                ends.push((pod.clone(), Why::NodeMissing))
+            }
             None if pod::is_terminating(pod) => ends.push((pod.clone(), Why::NeverScheduled)),
             _ if pod::is_finished(pod) && !pod::is_terminating(pod) => finished.push(pod.clone()),
             _ => {}
@@ -141,21 +143,22 @@ mod tests {
 
     #[test]
     fn who_has_to_go() {
-        let pod = |name: &str, node: Option<&str>, phase: &str, created_s: i64, terminating: bool| {
-            let time = |second| Timestamp::from_second(second).unwrap().to_string();
-            let pod: Pod = serde_json::from_value(json!({
-                "metadata": {
-                    "name": name,
-                    "namespace": "default",
-                    "creationTimestamp": time(created_s),
-                    "deletionTimestamp": terminating.then(|| time(9)),
-                },
-                "spec": { "nodeName": node, "containers": [] },
-                "status": { "phase": phase },
-            }))
-            .unwrap();
-            Arc::new(pod)
-        };
+        let pod =
+            |name: &str, node: Option<&str>, phase: &str, created_s: i64, terminating: bool| {
+                let time = |second| Timestamp::from_second(second).unwrap().to_string();
+                let pod: Pod = serde_json::from_value(json!({
+                    "metadata": {
+                        "name": name,
+                        "namespace": "default",
+                        "creationTimestamp": time(created_s),
+                        "deletionTimestamp": terminating.then(|| time(9)),
+                    },
+                    "spec": { "nodeName": node, "containers": [] },
+                    "status": { "phase": phase },
+                }))
+                .unwrap();
+                Arc::new(pod)
+            };
         let pods = [
             pod("runs", Some("here"), "Running", 1, false),
             pod("lost", Some("gone"), "Running", 1, false),

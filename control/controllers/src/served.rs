@@ -58,7 +58,8 @@ pub(crate) async fn discover(client: &Client) -> Result<Vec<Served>, Error> {
         source: Box::new(source),
     })?;
     let mut served = Vec::new();
-    for (resource, capabilities) in found.groups().flat_map(|group| group.resources_by_stability()) {
+    for (resource, capabilities) in found.groups().flat_map(|group| group.resources_by_stability())
+    {
         let able = [verbs::LIST, verbs::WATCH, verbs::DELETE]
             .into_iter()
             .all(|verb| capabilities.supports_operation(verb));

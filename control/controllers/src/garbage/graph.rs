@@ -100,3 +100,40 @@ impl Graph {
         owners
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::discovery::ApiResource;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(uid: &str, owners: &[&str]) -> Object {
+        let reference =
+            |uid: &&str| json!({ "apiVersion": "v1", "kind": "Pod", "name": uid, "uid": uid });
+        let owners: Vec<_> = owners.iter().map(reference).collect();
+        let metadata = json!({ "name": uid, "uid": uid, "ownerReferences": owners });
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&());
+        Object {
+            served: Arc::new(Served { resource, namespaced: true }),
+            metadata: Arc::new(serde_json::from_value(metadata).unwrap()),
+        }
+    }
+
+    #[test]
+    fn changes_concern_owners_before_and_after() {
+        let mut graph = Graph::default();
+        let dependents = |graph: &Graph, uid: &str| -> Vec<String> {
+            graph.dependents(uid).iter().map(|object| object.uid().to_owned()).collect()
+        };
+        assert_eq!(graph.put(object("child", &["a"])), ["a", "child"], "before its owner");
+        assert_eq!(graph.put(object("a", &[])), ["a"]);
+        assert_eq!(dependents(&graph, "a"), ["child"]);
+        assert_eq!(graph.put(object("child", &["b"])), ["a", "b", "child"]);
+        assert!(dependents(&graph, "a").is_empty());
+        assert_eq!(graph.remove("b"), ["child"], "an owner that was never seen");
+        assert_eq!(graph.remove("child"), ["b"]);
+        assert!(dependents(&graph, "b").is_empty());
+        assert_eq!(graph.uids(), ["a"]);
+    }
+}

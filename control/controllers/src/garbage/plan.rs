@@ -34,7 +34,10 @@ pub(super) enum Action {
     /// Keep these references only.
     Keep(Vec<OwnerReference>),
     /// Delete the object, after its references no longer hold their owners if so asked.
-    Delete { propagation: PropagationPolicy, unblock: bool },
+    Delete {
+        propagation: PropagationPolicy,
+        unblock: bool,
+    },
 }
 
 /// What an object that is being deleted wants for its dependents; nothing when its owners count.
@@ -64,15 +67,17 @@ pub(super) fn of_owned(object: &Object, owners: &[Owner], dependents: &[Object])
     }
     if owners.contains(&Owner::Solid) {
         let kept = object.owners().iter().zip(owners);
-        let kept: Vec<OwnerReference> =
-            kept.filter(|(_, state)| **state == Owner::Solid).map(|(owner, _)| owner.clone()).collect();
+        let kept: Vec<OwnerReference> = kept
+            .filter(|(_, state)| **state == Owner::Solid)
+            .map(|(owner, _)| owner.clone())
+            .collect();
         return if kept.len() == owners.len() { Action::Nothing } else { Action::Keep(kept) };
     }
     if owners.contains(&Owner::Waiting) && !dependents.is_empty() {
         // A dependent that waits too may wait for the owner, in a ring: let go of the owner first.
-        let unblock = dependents.iter().any(|dependent| {
-            dependent.is_terminating() && dependent.has_finalizer(FOREGROUND)
-        });
+        let unblock = dependents
+            .iter()
+            .any(|dependent| dependent.is_terminating() && dependent.has_finalizer(FOREGROUND));
         return Action::Delete { propagation: PropagationPolicy::Foreground, unblock };
     }
     let propagation = if object.has_finalizer(ORPHAN) {
@@ -92,4 +97,92 @@ fn blocks(dependent: &Object, owner_uid: &str) -> bool {
 
 fn uids(objects: &[Object]) -> Vec<String> {
     objects.iter().map(|object| object.uid().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kube::discovery::ApiResource;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::served::Served;
+
+    fn object(
+        uid: &str,
+        owners: &[(&str, bool)],
+        finalizers: &[&str],
+        terminating: bool,
+    ) -> Object {
+        let owners: Vec<Value> = owners
+            .iter()
+            .map(|(uid, blocks)| {
+                json!({
+                    "apiVersion": "v1", "kind": "ConfigMap", "name": uid, "uid": uid,
+                    "blockOwnerDeletion": blocks,
+                })
+            })
+            .collect();
+        let metadata = json!({
+            "name": uid,
+            "namespace": "default",
+            "uid": uid,
+            "ownerReferences": owners,
+            "finalizers": finalizers,
+            "deletionTimestamp": terminating.then_some("2026-01-01T00:00:00Z"),
+        });
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::ConfigMap>(&());
+        Object {
+            served: Arc::new(Served { resource, namespaced: true }),
+            metadata: Arc::new(serde_json::from_value(metadata).unwrap()),
+        }
+    }
+
+    #[test]
+    fn terminating_owners() {
+        let blocking = object("blocking", &[("o", true)], &[], false);
+        let free = object("free", &[("o", false)], &[], false);
+        let both = vec!["blocking".to_owned(), "free".to_owned()];
+        for (finalizers, dependents, want) in [
+            (&[][..], vec![blocking.clone()], Action::Nothing),
+            (&["other"], vec![blocking.clone()], Action::Nothing),
+            (&[FOREGROUND], vec![], Action::Finish(FOREGROUND)),
+            (&[FOREGROUND], vec![free.clone()], Action::Finish(FOREGROUND)),
+            (&[FOREGROUND], vec![blocking.clone(), free.clone()], Action::Wait(both.clone())),
+            (&[ORPHAN], vec![], Action::Finish(ORPHAN)),
+            (&[ORPHAN], vec![blocking, free], Action::Orphan(both)),
+        ] {
+            let found = of_terminating(&object("o", &[], finalizers, true), &dependents);
+            assert_eq!(found, want, "{finalizers:?}");
+        }
+    }
+
+    #[test]
+    fn owned_objects() {
+        use Owner::{Absent, Solid, Waiting};
+        use PropagationPolicy::{Background, Foreground, Orphan};
+
+        let delete = |propagation, unblock| Action::Delete { propagation, unblock };
+        let child = object("child", &[("d", true)], &[], false);
+        let waiting_child = object("child", &[("d", true)], &[FOREGROUND], true);
+        let owners: &[(&str, bool)] = &[("a", true), ("b", true)];
+        let second = object("d", owners, &[], false).owners()[1..].to_vec();
+        for (states, finalizers, dependents, want) in [
+            (&[Solid, Solid], &[][..], vec![], Action::Nothing),
+            (&[Absent, Solid], &[], vec![], Action::Keep(second.clone())),
+            (&[Waiting, Solid], &[], vec![child.clone()], Action::Keep(second)),
+            (&[Absent, Absent], &[], vec![child.clone()], delete(Background, false)),
+            (&[Absent, Absent], &[ORPHAN], vec![], delete(Orphan, false)),
+            (&[Absent, Absent], &[FOREGROUND], vec![], delete(Foreground, false)),
+            (&[Waiting, Absent], &[], vec![], delete(Background, false)),
+            (&[Waiting, Absent], &[], vec![child], delete(Foreground, false)),
+            (&[Waiting, Waiting], &[], vec![waiting_child], delete(Foreground, true)),
+        ] {
+            let found = of_owned(&object("d", owners, finalizers, false), states, &dependents);
+            assert_eq!(found, want, "{states:?} {finalizers:?}");
+        }
+        let free = object("d", &[], &[], false);
+        assert_eq!(of_owned(&free, &[], &[]), Action::Nothing);
+    }
 }

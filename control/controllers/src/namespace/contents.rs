@@ -41,11 +41,7 @@ pub(super) async fn remove(
 }
 
 /// Deletes the objects of one kind; the answer is how many are still there.
-async fn remove_kind(
-    context: &Context,
-    served: &Served,
-    namespace: &str,
-) -> Result<usize, Error> {
+async fn remove_kind(context: &Context, served: &Served, namespace: &str) -> Result<usize, Error> {
     let everything = ListParams::default();
     let api = served.metadata(&context.client, namespace);
     let list = |source| served.failed("list", Key::new(namespace, "*"), source);
@@ -72,8 +68,8 @@ async fn delete(
 ) -> Result<(), Error> {
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let uid = object.metadata.uid.clone();
-    let parameters = DeleteParams::background()
-        .preconditions(Preconditions { uid, resource_version: None });
+    let parameters =
+        DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
     match served.objects(&context.client, namespace).delete(name, &parameters).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),

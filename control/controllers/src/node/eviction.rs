@@ -62,11 +62,19 @@ mod tests {
             (vec![], vec![taint("a", 100)], Some(1000)),
             (vec![for_a(json!(300))], vec![taint("a", 100)], Some(400)),
             (vec![for_a(Value::Null)], vec![taint("a", 100)], None),
-            (vec![for_a(json!(300)), for_b.clone()], vec![taint("a", 100), taint("b", 200)], Some(205)),
+            (
+                vec![for_a(json!(300)), for_b.clone()],
+                vec![taint("a", 100), taint("b", 200)],
+                Some(205),
+            ),
             (vec![for_a(json!(-1))], vec![taint("a", 100)], Some(100)),
             (vec![for_b], vec![taint("a", 100)], Some(1000)),
             (vec![json!({ "operator": "Exists" })], vec![taint("a", 100)], None),
-            (vec![json!({ "operator": "Exists", "effect": "NoSchedule" })], vec![taint("a", 1)], Some(1000)),
+            (
+                vec![json!({ "operator": "Exists", "effect": "NoSchedule" })],
+                vec![taint("a", 1)],
+                Some(1000),
+            ),
         ] {
             let pod: Pod = serde_json::from_value(json!({
                 "metadata": { "name": "p" },
