@@ -366,3 +366,32 @@ async fn wait(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(uid: &str, revision: u64) -> Pod {
+        let metadata = json!({"name": "web", "namespace": "default", "uid": uid,
+            "resourceVersion": revision.to_string()});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    #[test]
+    fn late_answers_change_nothing() {
+        let (store, key) = (Store::<Pod>::default(), Key::new("default", "web"));
+        store.put(pod("a", 5));
+        assert!(store.put(pod("a", 4)).is_none(), "an older form");
+        store.doom(&key, "other");
+        assert!(store.get(&key).unwrap().metadata.deletion_timestamp.is_none());
+        store.doom(&key, "a");
+        assert!(store.put(pod("a", 6)).is_some(), "a change seen before the end");
+        assert!(store.get(&key).unwrap().metadata.deletion_timestamp.is_some());
+        assert!(store.remove(&key, Some("a")).is_some());
+        assert!(store.put(pod("a", 7)).is_none(), "the answer to a write, after the end");
+        assert!(store.get(&key).is_none());
+        assert!(store.put(pod("b", 8)).is_some(), "another object of that name");
+    }
+}

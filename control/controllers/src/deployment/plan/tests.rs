@@ -107,16 +107,25 @@ fn check(mut deployment: Deployment, mut sets: Vec<ReplicaSet>, serve: bool, exp
 
 #[test]
 fn first_set_has_all_replicas() {
-    check(deployment(10, "v1", &json!({})), vec![], true, expect![[r#"
+    check(
+        deployment(10, "v1", &json!({})),
+        vec![],
+        true,
+        expect![[r#"
         1: Scaled up replica set web-hvbztdqnz9 from 0 to 10
         10 replicas, 10 updated, 10 available, 0 unavailable; MinimumReplicasAvailable, NewReplicaSetAvailable; revision 1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn rolling_update_with_defaults() {
     let old = set("v1", 1, 10, 10, (10, 13));
-    check(deployment(10, "v2", &json!({})), vec![old], true, expect![[r#"
+    check(
+        deployment(10, "v2", &json!({})),
+        vec![old],
+        true,
+        expect![[r#"
         1: Scaled up replica set web-sj6r4llhr9 from 0 to 3
         1: Scaled down replica set v1 from 10 to 8
         2: Scaled up replica set web-sj6r4llhr9 from 3 to 5
@@ -124,14 +133,19 @@ fn rolling_update_with_defaults() {
         4: Scaled up replica set web-sj6r4llhr9 from 5 to 10
         5: Scaled down replica set v1 from 3 to 0
         10 replicas, 10 updated, 10 available, 0 unavailable; MinimumReplicasAvailable, NewReplicaSetAvailable; revision 2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn rolling_update_without_surge() {
     let more = json!({"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}});
     let old = set("v1", 1, 3, 3, (3, 3));
-    check(deployment(3, "v2", &more), vec![old], true, expect![[r#"
+    check(
+        deployment(3, "v2", &more),
+        vec![old],
+        true,
+        expect![[r#"
         1: Scaled down replica set v1 from 3 to 2
         2: Scaled up replica set web-sj6r4llhr9 from 0 to 1
         3: Scaled down replica set v1 from 2 to 1
@@ -139,71 +153,107 @@ fn rolling_update_without_surge() {
         5: Scaled down replica set v1 from 1 to 0
         6: Scaled up replica set web-sj6r4llhr9 from 2 to 3
         3 replicas, 3 updated, 3 available, 0 unavailable; MinimumReplicasAvailable, NewReplicaSetAvailable; revision 2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn broken_update_stops_at_the_limits() {
     let old = set("v1", 1, 10, 10, (10, 13));
-    check(deployment(10, "v2", &json!({})), vec![old], false, expect![[r#"
+    check(
+        deployment(10, "v2", &json!({})),
+        vec![old],
+        false,
+        expect![[r#"
         1: Scaled up replica set web-sj6r4llhr9 from 0 to 3
         1: Scaled down replica set v1 from 10 to 8
         2: Scaled up replica set web-sj6r4llhr9 from 3 to 5
         13 replicas, 5 updated, 8 available, 5 unavailable; MinimumReplicasAvailable, ReplicaSetUpdated; revision 2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn pods_that_do_not_serve_go_first() {
     let sets = vec![set("v1", 1, 5, 5, (10, 13)), set("v2", 2, 8, 3, (10, 13))];
-    check(deployment(10, "v3", &json!({})), sets, true, expect![[r#"
+    check(
+        deployment(10, "v3", &json!({})),
+        sets,
+        true,
+        expect![[r#"
         1: Scaled down replica set v2 from 8 to 3
         2: Scaled up replica set web-qrbr45xgdj from 0 to 5
         3: Scaled down replica set v1 from 5 to 0
         4: Scaled up replica set web-qrbr45xgdj from 5 to 10
         5: Scaled down replica set v2 from 3 to 0
         10 replicas, 10 updated, 10 available, 0 unavailable; MinimumReplicasAvailable, NewReplicaSetAvailable; revision 3
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn recreate() {
     let more = json!({"strategy": {"type": "Recreate"}});
     let old = set("v1", 1, 3, 3, (3, 3));
-    check(deployment(3, "v2", &more), vec![old], true, expect![[r#"
+    check(
+        deployment(3, "v2", &more),
+        vec![old],
+        true,
+        expect![[r#"
         1: Scaled down replica set v1 from 3 to 0
         2: Scaled up replica set web-sj6r4llhr9 from 0 to 3
         3 replicas, 3 updated, 3 available, 0 unavailable; MinimumReplicasAvailable, NewReplicaSetAvailable; revision 2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn scaling_in_the_middle_of_an_update_is_proportional() {
     let sets = || vec![set("v1", 1, 8, 8, (10, 13)), set("v2", 2, 5, 5, (10, 13))];
-    check(deployment(20, "v2", &json!({"paused": true})), sets(), true, expect![[r#"
+    check(
+        deployment(20, "v2", &json!({"paused": true})),
+        sets(),
+        true,
+        expect![[r#"
         1: Scaled up replica set v2 from 5 to 10
         1: Scaled up replica set v1 from 8 to 15
         25 replicas, 10 updated, 25 available, 0 unavailable; MinimumReplicasAvailable, DeploymentPaused; revision 2
-    "#]]);
-    check(deployment(5, "v2", &json!({"paused": true})), sets(), true, expect![[r#"
+    "#]],
+    );
+    check(
+        deployment(5, "v2", &json!({"paused": true})),
+        sets(),
+        true,
+        expect![[r#"
         1: Scaled down replica set v2 from 5 to 3
         1: Scaled down replica set v1 from 8 to 4
         7 replicas, 3 updated, 7 available, 0 unavailable; MinimumReplicasAvailable, DeploymentPaused; revision 2
-    "#]]);
-    check(deployment(0, "v2", &json!({"paused": true})), sets(), true, expect![[r#"
+    "#]],
+    );
+    check(
+        deployment(0, "v2", &json!({"paused": true})),
+        sets(),
+        true,
+        expect![[r#"
         1: Scaled down replica set v2 from 5 to 0
         1: Scaled down replica set v1 from 8 to 0
         0 replicas, 0 updated, 0 available, 0 unavailable; MinimumReplicasAvailable, DeploymentPaused; revision 2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn paused_makes_no_new_set_but_scales() {
     let old = set("v1", 1, 3, 3, (3, 4));
-    check(deployment(5, "v2", &json!({"paused": true})), vec![old], true, expect![[r#"
+    check(
+        deployment(5, "v2", &json!({"paused": true})),
+        vec![old],
+        true,
+        expect![[r#"
         1: Scaled up replica set v1 from 3 to 5
         5 replicas, 0 updated, 5 available, 0 unavailable; MinimumReplicasAvailable, DeploymentPaused; revision 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -225,7 +275,11 @@ fn going_back_takes_the_old_set_with_a_new_number() {
 fn history_is_cut_when_the_rollout_is_complete() {
     let idle = |revision| set(&format!("v{revision}"), revision, 0, 0, (2, 3));
     let sets = vec![idle(1), idle(2), idle(3), set("v4", 4, 2, 2, (2, 3))];
-    check(deployment(2, "v5", &json!({"revisionHistoryLimit": 2})), sets, true, expect![[r#"
+    check(
+        deployment(2, "v5", &json!({"revisionHistoryLimit": 2})),
+        sets,
+        true,
+        expect![[r#"
         1: Scaled up replica set web-nsjmhgp74t from 0 to 1
         2: Scaled down replica set v4 from 2 to 1
         3: Scaled up replica set web-nsjmhgp74t from 1 to 2
@@ -233,7 +287,8 @@ fn history_is_cut_when_the_rollout_is_complete() {
         6: delete v1
         6: delete v2
         2 replicas, 2 updated, 2 available, 0 unavailable; MinimumReplicasAvailable, NewReplicaSetAvailable; revision 5
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -102,7 +102,10 @@ fn mixed() -> Vec<Arc<Pod>> {
 
 #[test]
 fn readiness_termination_and_named_ports() {
-    check(json!({}), &mixed(), expect![[r#"
+    check(
+        json!({}),
+        &mixed(),
+        expect![[r#"
         IPv4 ports 8080
           10.244.0.10 ready serving east
           10.244.0.2 east
@@ -111,12 +114,16 @@ fn readiness_termination_and_named_ports() {
           10.244.0.4 ready serving east
         Endpoints ready [10.244.0.5,10.244.0.10] not ready [10.244.0.2] ports [8080]
         Endpoints ready [10.244.0.4] not ready [] ports [9090]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn published_before_they_are_ready() {
-    check(json!({"publishNotReadyAddresses": true}), &mixed(), expect![[r#"
+    check(
+        json!({"publishNotReadyAddresses": true}),
+        &mixed(),
+        expect![[r#"
         IPv4 ports 8080
           10.244.0.10 ready serving east
           10.244.0.2 ready east
@@ -126,7 +133,8 @@ fn published_before_they_are_ready() {
           10.244.0.4 ready serving east
         Endpoints ready [10.244.0.2,10.244.0.3,10.244.0.5,10.244.0.10] not ready [] ports [8080]
         Endpoints ready [10.244.0.4] not ready [] ports [9090]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -135,29 +143,41 @@ fn headless_with_hostnames_and_without_ports() {
         pod("web-0", "10.244.0.1", &json!({"hostname": "web-0", "subdomain": "web"})),
         pod("web-1", "10.244.0.2", &json!({"hostname": "web-1", "subdomain": "other"})),
     ];
-    check(json!({"clusterIP": "None", "ports": null}), &pods, expect![[r#"
+    check(
+        json!({"clusterIP": "None", "ports": null}),
+        &pods,
+        expect![[r#"
         IPv4 headless ports 
           10.244.0.1 ready serving hostname web-0 east
           10.244.0.2 ready serving east
         Endpoints ready [10.244.0.1,10.244.0.2] not ready [] ports []
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn two_families() {
     let pods = [pod("one", "10.244.0.1", &json!({}))];
-    check(json!({"ipFamilies": ["IPv6", "IPv4"]}), &pods, expect![[r#"
+    check(
+        json!({"ipFamilies": ["IPv6", "IPv4"]}),
+        &pods,
+        expect![[r#"
         IPv4 ports 8080
           10.244.0.1 ready serving east
         IPv6 ports 8080
           fd00::1 ready serving east
         Endpoints ready [fd00::1] not ready [] ports [8080]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn no_pods() {
-    check(json!({}), &[], expect![[r#"
+    check(
+        json!({}),
+        &[],
+        expect![[r#"
         IPv4 ports 
-    "#]]);
+    "#]],
+    );
 }
