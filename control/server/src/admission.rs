@@ -1,9 +1,12 @@
 //! What the admission plugins that upstream always runs do: NamespaceLifecycle, ServiceAccount,
-//! Priority, DefaultTolerationSeconds. Pure; tokens are not mounted into Pods.
+//! Priority, DefaultTolerationSeconds. Pure.
+
+pub(crate) mod service_account;
 
 use podium_api::object;
 use podium_api::resource::Resource;
 use podium_api::status::{Cause, Status};
+use rand::Rng;
 use serde_json::{Value, json};
 
 const IMMORTAL: &[&str] = &["default", "kube-public", "kube-system"];
@@ -13,10 +16,15 @@ const DEFAULTED_TAINTS: &[&str] =
 const SYSTEM_PRIORITIES: &[(&str, i64)] =
     &[("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
-/// Changes a new object.
-pub(crate) fn create(resource: &Resource, new: &mut Value) {
+/// Changes a new object; `account` is the ServiceAccount of a Pod, if it exists.
+pub(crate) fn create(
+    resource: &Resource,
+    new: &mut Value,
+    account: Option<&Value>,
+    random: &mut impl Rng,
+) {
     if resource.kind == "Pod" {
-        service_account(new);
+        service_account::admit(new, account, random);
         priority(new);
         tolerations(new);
     }
@@ -42,14 +50,6 @@ pub(crate) fn namespace_terminating(resource: &Resource, name: &str, namespace: 
         field: "metadata.namespace".to_owned(),
     });
     status
-}
-
-fn service_account(pod: &mut Value) {
-    let spec = object::child_mut(pod, "spec");
-    let name = spec.get("serviceAccountName").and_then(Value::as_str).filter(|s| !s.is_empty());
-    let name = name.unwrap_or("default").to_owned();
-    spec.insert("serviceAccount".to_owned(), json!(name));
-    spec.insert("serviceAccountName".to_owned(), json!(name));
 }
 
 fn priority(pod: &mut Value) {
@@ -93,7 +93,7 @@ mod tests {
         let mut pod = json!({ "spec": { "tolerations": [
             { "key": "node.kubernetes.io/not-ready", "operator": "Exists" },
         ] } });
-        create(find_kind("", "Pod").unwrap(), &mut pod);
+        create(find_kind("", "Pod").unwrap(), &mut pod, None, &mut rand::rng());
         assert_eq!(pod["spec"]["serviceAccountName"], "default");
         assert_eq!(pod["spec"]["priority"], 0);
         let tolerations = pod["spec"]["tolerations"].as_array().unwrap();

@@ -1,9 +1,11 @@
 //! Creating objects.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use podium_api::status::Status;
 use podium_api::{defaulting, object, strategy, validation};
-use podium_store::Error;
+use podium_store::{Error, Object};
 use serde_json::Value;
 
 use crate::admission;
@@ -30,7 +32,9 @@ impl Registry {
         }
         metadata::create(&mut new, kind.stored.namespaced, namespace, Timestamp::now());
         defaulting::apply(kind.stored, &mut new);
-        admission::create(kind.stored, &mut new);
+        let account = self.account_of(kind, namespace, &new).await?;
+        let account = account.as_ref().map(|account| &account.value);
+        admission::create(kind.stored, &mut new, account, &mut rand::rng());
         let prefix = object::generate_name(&new).to_owned();
         let generated = object::name(&new).is_empty() && !prefix.is_empty();
         let mut tries = if generated { NAME_TRIES } else { 1 };
@@ -85,6 +89,20 @@ impl Registry {
             Err(error @ Error::Exists { .. }) => Err(failure::of_object(kind.served, &name, error)),
             Err(error) => Err(failure::of_store(error)),
         }
+    }
+
+    /// The ServiceAccount a new Pod acts as, if it exists.
+    async fn account_of(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        new: &Value,
+    ) -> Result<Option<Arc<Object>>, Status> {
+        if kind.stored.kind != "Pod" {
+            return Ok(None);
+        }
+        let accounts = Kind::internal("", "ServiceAccount")?;
+        self.find(&accounts, namespace, admission::service_account::name(new)).await
     }
 
     /// Nothing is created in a Namespace that is missing or on its way out.
