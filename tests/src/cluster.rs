@@ -129,11 +129,13 @@ impl Cluster {
         self.nodes.last_mut().context("node just added")
     }
 
-    /// Starts the ingress on the first node, for Ingresses of the class `class`.
+    /// Starts the ingress on the first node, again where it was started before, for Ingresses of the class `class`.
     ///
     /// # Errors
     /// When there is no node or it cannot be started.
     pub fn start_ingress(&mut self, class: &str) -> anyhow::Result<()> {
+        // One that was started before frees its addresses first.
+        self.ingress = None;
         let node = self.nodes.first().context("the ingress needs a node")?;
         let kubeconfig = self.control.kubeconfig_for(
             &self.workdir,

@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::process::Launch;
+use crate::process::{Client, Launch};
+use crate::wait::wait_until;
 
 /// kubectl with a kubeconfig, run inside a namespace.
 #[derive(Clone, Debug)]
@@ -50,6 +52,14 @@ impl Kubectl {
         self.launch(args)?.output()
     }
 
+    /// Starts it, for a command that follows something.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self, args: &[&str]) -> anyhow::Result<Client> {
+        self.launch(args)?.start_client()
+    }
+
     /// Runs it with `-o json` and reads what it printed.
     ///
     /// # Errors
@@ -81,6 +91,54 @@ impl Kubectl {
         stdin.write_all(manifest.as_bytes()).context("write to kubectl")?;
         drop(stdin);
         child.wait_with_output().context("wait for kubectl")
+    }
+
+    /// Reads an object, or a list, until it is as `right` says.
+    ///
+    /// # Errors
+    /// After `limit`, with what was read last, shortened to its status where it has one.
+    pub fn wait_for(
+        &self,
+        what: &str,
+        limit: Duration,
+        args: &[&str],
+        right: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        wait_until(what, limit, || {
+            let object = self.json(args).map_err(|error| format!("{error:#}"))?;
+            if right(&object) {
+                return Ok(object);
+            }
+            let shown = if object["status"].is_null() { &object } else { &object["status"] };
+            Err(shown.to_string())
+        })
+    }
+
+    /// Waits until all replicas of a Deployment, of its newest revision, are available.
+    ///
+    /// # Errors
+    /// After `limit`, with the Deployment's status.
+    pub fn wait_available(&self, name: &str, limit: Duration) -> anyhow::Result<()> {
+        let what = format!("Deployment {name} available");
+        self.wait_for(&what, limit, &["get", "deployment", name], |deployment| {
+            let (wanted, status) = (&deployment["spec"]["replicas"], &deployment["status"]);
+            status["observedGeneration"] == deployment["metadata"]["generation"]
+                && ["replicas", "updatedReplicas", "availableReplicas"]
+                    .iter()
+                    .all(|count| status[count] == *wanted)
+        })
+        .map(drop)
+    }
+
+    /// Waits until a pod has ended and gives what it printed.
+    ///
+    /// # Errors
+    /// After `limit`, with the pod's status; when the log cannot be read.
+    pub fn log_of_ended(&self, pod: &str, limit: Duration) -> anyhow::Result<String> {
+        self.wait_for(&format!("Pod {pod} ended"), limit, &["get", "pod", pod], |pod| {
+            matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+        })?;
+        self.run(&["logs", pod])
     }
 
     /// Applies a manifest.

@@ -180,6 +180,11 @@ impl Process {
         &self.name
     }
 
+    /// All it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// The end of its log.
     pub fn log_tail(&self) -> String {
         log_tail(&self.log)

@@ -80,6 +80,7 @@ fn what_is_wrong_is_named_and_harms_nothing_else() {
     kubectl.apply(service).unwrap();
     let create: &[&str] = &["create", "-f", "-"];
     let unvalidated: &[&str] = &["create", "--validate=false", "-f", "-"];
+    let raw: &[&str] = &["create", "--raw", "/api/v1/namespaces/default/services", "-f", "-"];
     for (args, manifest, words) in [
         (unvalidated, service.replace("name: ml-model-svc", "name: Not_A_Name"), "Not_A_Name"),
         (
@@ -92,6 +93,25 @@ fn what_is_wrong_is_named_and_harms_nothing_else() {
         ),
         (create, service.replace("name: ml-model-svc", "name: odd\n  frob: x"), "frob"),
         (create, service.to_owned(), "already exists"),
+        (raw, "{\"kind\": ".to_owned(), "parse"),
+        (raw, "[]".to_owned(), ""),
+        (raw, service.replace("kind: Service", "kind: Frob"), ""),
+        (unvalidated, service.replace("port: 80", "port: many"), "port"),
+        (unvalidated, service.replace("port: 80", "port: 70000"), "spec.ports[0].port"),
+        (unvalidated, service.replace("name: ml-model-svc", "name: big\n  namespace: nowhere"), "nowhere"),
+        (
+            unvalidated,
+            service.replace("name: ml-model-svc", "name: taken").replace(
+                "type: ClusterIP",
+                "type: ClusterIP\n  clusterIP: 192.168.0.1",
+            ),
+            "spec.clusterIPs",
+        ),
+        (
+            unvalidated,
+            include_str!("../seeds/ml-model-serving.yaml").replace("app: ml-model\n  template", "app: other\n  template"),
+            "spec.template.metadata.labels",
+        ),
         (
             unvalidated,
             include_str!("../seeds/model-train-job.as-it-stands.yaml").to_owned(),

@@ -21,6 +21,31 @@ use serde_json::Value;
 const LIMIT: Duration = Duration::from_secs(20);
 const CLUSTER_IP: &str = "10.96.0.80";
 
+/// What is wrong in a folder is told by name and keeps nothing else from working.
+const BROKEN: [(&str, &str); 5] = [
+    ("not-yaml", "kind: [Service"),
+    (
+        "two-ports",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: two-ports}\nspec:\n  clusterIP: 10.96.0.81\n  \
+         selector: {a: b}\n  ports: [{name: a, port: 80}, {name: b, port: 80}]\n",
+    ),
+    (
+        "no-address",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: no-address}\nspec:\n  clusterIP: nonsense\n  \
+         ports: [{port: 80}]\n",
+    ),
+    (
+        "wrong-type",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: wrong-type}\nspec: {ports: [{port: many}]}\n",
+    ),
+    (
+        "wrong-slice",
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: wrong-slice\n  labels: \
+         {kubernetes.io/service-name: ml-model-svc}\naddressType: IPv4\nports: [{name: \"\", port: 80}]\n\
+         endpoints: [{addresses: [999.0.0.1]}]\n",
+    ),
+];
+
 /// Two servers and a client in namespaces of their own.
 struct Stage {
     servers: Vec<Process>,
@@ -129,7 +154,9 @@ fn the_users_service_is_balanced_in_the_kernel() {
     let service = include_str!("../seeds/ml-model-svc.yaml");
     stage.write("service.yaml", &format!("{service}  clusterIP: {CLUSTER_IP}\n"));
     stage.endpoints("ml-model-svc", &[1, 2]);
-    stage.write("broken.yaml", "kind: [Service");
+    for (name, manifest) in BROKEN {
+        stage.write(&format!("{name}.yaml"), manifest);
+    }
     let pins = mount_bpf(&stage.workdir.path().join("bpf")).unwrap();
     let mut proxy = stage.start(
         "podium-proxy",
@@ -152,6 +179,11 @@ fn the_users_service_is_balanced_in_the_kernel() {
         (&0.into(), 2),
         "{seen}"
     );
+
+    let log = proxy.log();
+    for (name, _) in BROKEN {
+        assert!(log.contains(name), "nothing told about {name}:\n{log}");
+    }
 
     // Killed, it leaves the service working; started again, it takes over and follows changes.
     proxy.kill().unwrap();

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: builds, runs every test of the workspace, and adds up what they say.
 
-use std::io::{BufRead, BufReader};
+use std::io::{Read, Write};
 use std::process::Stdio;
 
 use anyhow::Context;
@@ -78,46 +78,92 @@ impl Counts {
     }
 }
 
-/// The targets of the workspace in the order they are run; the second kind needs the machine to
-/// itself, so one test at a time.
-const STAGES: [(&[&str], &[&str]); 3] =
-    [(&["--lib", "--bins"], &[]), (&["--test", "*"], &["--test-threads=1"]), (&["--doc"], &[])];
+/// What a stage led to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    counts: Counts,
+    /// The tests that failed, by name.
+    failed: Vec<String>,
+}
+
+impl Outcome {
+    fn take(&mut self, line: &str) {
+        if let Some(counts) = Counts::parse(line) {
+            self.counts.add(counts);
+        }
+        let name = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"));
+        self.failed.extend(name.map(str::to_owned));
+    }
+}
+
+/// What runs in which order: a name, cargo's targets, and what libtest is told. Those of the second
+/// kind need the machine to themselves, so one at a time.
+const STAGES: [(&str, &[&str], &[&str]); 3] = [
+    ("every module by itself", &["--lib", "--bins"], &[]),
+    (
+        "real programs, kernel and clusters; several minutes",
+        &["--test", "*"],
+        &["--test-threads=1"],
+    ),
+    ("examples in the documentation", &["--doc"], &[]),
+];
 
 /// Sets up, builds, runs; the last line is the summary. Gives whether nothing failed.
 pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
     setup::run(project)?;
     build::everything(project)?;
     let mut total = Counts::default();
-    for (targets, extra) in STAGES {
-        eprintln!("==> cargo test --workspace {}", targets.join(" "));
+    let mut failed = Vec::new();
+    for (number, (what, targets, extra)) in (1..).zip(STAGES) {
+        eprintln!("==> tests {number}/{}: {what}", STAGES.len());
         let mut args = choice.libtest_args();
         args.extend(extra);
-        total.add(run_stage(project, targets, &args)?);
+        let outcome = run_stage(project, targets, &args)?;
+        total.add(outcome.counts);
+        failed.extend(outcome.failed);
+    }
+    for name in &failed {
+        println!("failed: {name}");
     }
     let skipped = total.ignored + skipped_by_name(project, choice, total)?;
     println!("{} passed, {} failed, {skipped} skipped", total.passed, total.failed);
     Ok(total.failed == 0)
 }
 
-fn run_stage(project: &Project, targets: &[&str], args: &[&str]) -> anyhow::Result<Counts> {
+fn run_stage(project: &Project, targets: &[&str], args: &[&str]) -> anyhow::Result<Outcome> {
     let mut cargo = project.cargo(&["test", "--workspace", "--no-fail-fast"]);
     cargo.args(targets).arg("--").args(args).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("run cargo test")?;
     let stdout = child.stdout.take().context("cargo test without output")?;
-    let mut counts = Counts::default();
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("read the output of cargo test")?;
-        println!("{line}");
-        if let Some(found) = Counts::parse(&line) {
-            counts.add(found);
+    let mut outcome = read_outcome(stdout, std::io::stdout().lock())?;
+    let status = child.wait().context("wait for cargo test")?;
+    if !status.success() && outcome.counts.failed == 0 {
+        outcome.counts.failed = 1;
+        outcome.failed.push(format!("cargo test {} ended with {status}", targets.join(" ")));
+    }
+    Ok(outcome)
+}
+
+/// Passes everything on as it comes: the name of a test that is running stands on a line that is
+/// not finished yet.
+fn read_outcome(mut from: impl Read, mut to: impl Write) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let length = from.read(&mut chunk).context("read the output of cargo test")?;
+        if length == 0 {
+            return Ok(outcome);
+        }
+        to.write_all(&chunk[..length]).and_then(|()| to.flush()).context("pass output on")?;
+        for byte in &chunk[..length] {
+            if *byte == b'\n' {
+                outcome.take(&String::from_utf8_lossy(&std::mem::take(&mut line)));
+            } else {
+                line.push(*byte);
+            }
         }
     }
-    let status = child.wait().context("wait for cargo test")?;
-    if !status.success() && counts.failed == 0 {
-        println!("cargo test ended with {status}: counted as one failed test");
-        counts.failed = 1;
-    }
-    Ok(counts)
 }
 
 /// libtest does not tell tests left out by `--skip` from those a filter did not choose; with both,
@@ -146,6 +192,17 @@ mod tests {
         let counts = Counts { passed: 3, failed: 1, ignored: 2, filtered_out: 4 };
         assert_eq!(Counts::parse(line), Some(counts));
         assert_eq!(Counts::parse("test a::b ... ok"), None);
+    }
+
+    #[test]
+    fn passes_output_on_and_remembers_failures() {
+        let output = "test a::b ... ok\ntest a::c ... FAILED\n\n\
+                      test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n";
+        let mut passed_on = Vec::new();
+        let outcome = read_outcome(output.as_bytes(), &mut passed_on).unwrap();
+        assert_eq!(passed_on, output.as_bytes());
+        let counts = Counts { passed: 1, failed: 1, ..Counts::default() };
+        assert_eq!(outcome, Outcome { counts, failed: vec!["a::c".to_owned()] });
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The checks of house style that no other tool makes: sizes of files, their opening lines, names of
-//! modules, and traces of one machine. Lengths of functions are clippy's.
+//! modules, work left undone, and traces of one machine. Lengths of functions are clippy's.
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +12,8 @@ use crate::build::{self, Project};
 const LINES_MAX: usize = 800;
 /// Names that say nothing about what a module holds.
 const EMPTY_NAMES: [&str; 7] = ["util", "utils", "helper", "helpers", "common", "misc", "manager"];
+/// Marks of work left undone, which belong to an issue: named with its number they may stay.
+const UNDONE: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:")];
 /// Traces of one machine, and hosts that a mirror may stand in for. Split, so that this file passes.
 const TRACES: [&str; 5] = [
     concat!("/ho", "me/"),
@@ -58,7 +60,16 @@ fn problems_of(path: &Path, text: &str) -> Vec<String> {
             problem(number + 1, format!("contains {trace:?}"));
         }
     }
-    if path.extension().is_none_or(|extension| extension != "rs") {
+    let is_source = path.extension().is_some_and(|extension| extension == "rs");
+    for (number, line) in text.lines().enumerate().filter(|_| is_source) {
+        for mark in UNDONE.iter().filter(|mark| line.contains(**mark) && !line.contains("(#")) {
+            problem(
+                number + 1,
+                format!("{mark} without the issue it belongs to, as in {mark}(#12)"),
+            );
+        }
+    }
+    if !is_source {
         return problems;
     }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -102,6 +113,8 @@ mod tests {
             ("a/src/long.rs", "//! x\n".repeat(LINES_MAX + 1), 1),
             ("a/src/long/tests.rs", "//! x\n".repeat(LINES_MAX + 1), 0),
             ("a/src/tested.rs", format!("//! x\n#[cfg(test)]\n{}", "x\n".repeat(LINES_MAX)), 0),
+            ("a/src/undone.rs", format!("//! x\n// {}: later\n", UNDONE[0]), 1),
+            ("a/src/planned.rs", format!("//! x\n// {}(#12): later\n", UNDONE[0]), 0),
             ("a.md", format!("see {}x", TRACES[0]), 1),
         ] {
             let found = problems_of(Path::new(path), &text);

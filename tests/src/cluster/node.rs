@@ -104,6 +104,16 @@ impl Node {
         self.data_dir.join("containerd/containerd.log")
     }
 
+    /// Process id of its private containerd.
+    ///
+    /// # Errors
+    /// When the agent has not written it.
+    pub fn containerd_pid(&self) -> anyhow::Result<i32> {
+        let path = self.data_dir.join("containerd/containerd.pid");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        text.trim().parse().with_context(|| format!("read {}", path.display()))
+    }
+
     /// Starts the agent again after it was killed.
     ///
     /// # Errors

@@ -5,13 +5,19 @@ mod http;
 mod load;
 mod serve;
 mod tasks;
+mod udp;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: testserver serve|gateway [--port N] [--name NAME] [--model HOST:PORT] \
-                     [--drain-ms N] | udp [--port N] | load --url URL [--count N] [--seconds N] \
-                     [--clients N] [--pause-ms N] | compare --direct URL,URL... --service URL [--count N] | train | hello | pause | sleep SECONDS | fail | exit N";
+const USAGE: &str = "\
+usage: testserver serve|gateway [--port N] [--name NAME] [--model HOST:PORT] [--drain-ms N]
+       testserver load --url URL [--count N] [--seconds N] [--clients N] [--pause-ms N]
+       testserver compare --direct URL,URL... --service URL [--count N]
+       testserver udp [--port N]
+       testserver ask-udp --to HOST:PORT [--count N]
+       testserver tell env:NAME|file:PATH...
+       testserver train|hello|pause|sleep SECONDS|fail|exit N";
 
 fn main() -> ExitCode {
     let mut args = std::env::args();
@@ -50,7 +56,12 @@ fn run(action: &str, args: &[String]) -> Result<ExitCode, String> {
             let name = flags.text("--name").unwrap_or("testserver").to_owned();
             Ok(serve::run(flags.port()?, serve::Server { name, model }, drain_ms))
         }
-        "udp" => Ok(serve::udp_echo(flags.port()?)),
+        "udp" => Ok(udp::echo(flags.port()?)),
+        "ask-udp" => {
+            let target = flags.text("--to").ok_or("--to is missing")?;
+            Ok(udp::ask(target, flags.number("--count", 1)?.min(100_000)))
+        }
+        "tell" => tasks::tell(args),
         "load" => load::run(&load::Plan {
             url: flags.text("--url").ok_or("--url is missing")?.to_owned(),
             count: flags.number("--count", u64::MAX)?,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -170,29 +170,4 @@ pub fn pod_name() -> String {
     let name = std::env::var("HOSTNAME").ok();
     let name = name.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
     name.unwrap_or_default().trim().to_owned()
-}
-
-/// Answers each datagram with the pod's name and the same bytes, until SIGTERM.
-pub fn udp_echo(port: u16) -> ExitCode {
-    tasks::block_signals();
-    let bound = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))
-        .or_else(|_| UdpSocket::bind(("0.0.0.0", port)));
-    let socket = match bound {
-        Ok(socket) => socket,
-        Err(error) => {
-            eprintln!("listen on UDP port {port}: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 65_536];
-        while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
-            let mut answer = format!("{} ", pod_name()).into_bytes();
-            answer.extend_from_slice(&buffer[..length]);
-            // An answer that cannot be sent is lost, as datagrams may be.
-            let _lost = socket.send_to(&answer, peer);
-        }
-    });
-    tasks::wait_for_end_signal();
-    ExitCode::SUCCESS
 }

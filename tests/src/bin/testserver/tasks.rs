@@ -106,3 +106,19 @@ pub fn sleep(seconds: Option<&String>) -> Result<ExitCode, String> {
     wait_for_end_signal();
     Ok(ExitCode::from(143))
 }
+
+/// Prints variables (`env:NAME`) and files (`file:PATH`), one a line, as a container sees them.
+pub fn tell(items: &[String]) -> Result<ExitCode, String> {
+    for item in items {
+        let value = match item.split_once(':') {
+            Some(("env", name)) => std::env::var(name).map_err(|error| error.to_string()),
+            Some(("file", path)) => std::fs::read_to_string(path).map_err(|e| e.to_string()),
+            _ => return Err(format!("{item:?} is neither env:NAME nor file:PATH")),
+        };
+        match value {
+            Ok(value) => println!("{item}={}", value.trim_end()),
+            Err(error) => println!("{item}: {error}"),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
