@@ -18,9 +18,11 @@ pub const MERGE_MEDIA_TYPE: &str = "application/merge-patch+json";
 /// See [`JSON_MEDIA_TYPE`].
 pub const STRATEGIC_MEDIA_TYPE: &str = "application/strategic-merge-patch+json";
 
-/// 422 with one message: what upstream answers when a patch is well formed but does not fit.
+/// 422 with one message: what upstream answers when a patch is well formed but does not fit. It has
+/// no details, which kubectl would print in place of the message.
 fn does_not_apply(resource: &Resource, current: &Value, why: impl std::fmt::Display) -> Status {
     let mut status = Status::invalid(resource, object::name(current), &[]);
     status.message = why.to_string();
+    status.details = Box::default();
     status
 }

@@ -17,8 +17,8 @@ pub struct Status {
     pub reason: &'static str,
     /// For people.
     pub message: String,
-    /// What the failure is about.
-    pub details: Details,
+    /// What the failure is about. Boxed, so that a `Result` of a failure stays small.
+    pub details: Box<Details>,
 }
 
 /// `Status.details`.
@@ -51,16 +51,16 @@ pub struct Cause {
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Details::default() }
+        Self { code, reason, message: message.into(), details: Box::default() }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
-        self.details = Details {
+        self.details = Box::new(Details {
             name: name.to_owned(),
             group: resource.group.to_owned(),
             kind: resource.plural.to_owned(),
             ..Details::default()
-        };
+        });
         self
     }
 
@@ -120,13 +120,13 @@ impl Status {
         };
         let mut status =
             Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {what}"));
-        status.details = Details {
+        status.details = Box::new(Details {
             name: name.to_owned(),
             group: group.to_owned(),
             kind: kind.to_owned(),
             causes: errors.iter().map(Cause::from).collect(),
             ..Details::default()
-        };
+        });
         status
     }
 

@@ -78,6 +78,14 @@ pub fn prepare_update(resource: &Resource, scope: Scope, new: &mut Value, old: &
     }
 }
 
+/// Whether a PUT to a name that is not taken creates the object (upstream's `AllowCreateOnUpdate`).
+pub fn creates_on_update(resource: &Resource) -> bool {
+    matches!(
+        (resource.group, resource.kind),
+        ("", "Endpoints" | "Event" | "Service") | ("coordination.k8s.io", "Lease")
+    )
+}
+
 /// Whether clients may not write the status along with the object.
 fn has_status(resource: &Resource) -> bool {
     resource.has(crate::resource::Subresource::Status)

@@ -119,14 +119,29 @@ pub fn render(
     now: Timestamp,
     include_object: IncludeObject,
 ) -> Value {
-    let printer = printer(resource);
+    table(&printer(resource), items, now, include_object, |item| pod::row_conditions(resource, item))
+}
+
+/// An `autoscaling/v1` Scale as a Table.
+pub fn scale(scale: &Value, now: Timestamp) -> Value {
+    let printer = Printer { columns: workload::SCALE, cells: workload::scale };
+    table(&printer, &[scale], now, IncludeObject::Metadata, |_| None)
+}
+
+fn table(
+    printer: &Printer,
+    items: &[&Value],
+    now: Timestamp,
+    include_object: IncludeObject,
+    conditions: impl Fn(&Value) -> Option<Value>,
+) -> Value {
     let columns: Vec<Value> = printer.columns.iter().map(Column::to_value).collect();
     let rows: Vec<Value> = items
         .iter()
         .map(|item| {
             let mut row = Map::new();
             row.insert("cells".to_owned(), Value::Array((printer.cells)(item, now)));
-            if let Some(conditions) = pod::row_conditions(resource, item) {
+            if let Some(conditions) = conditions(item) {
                 row.insert("conditions".to_owned(), conditions);
             }
             let carried = match include_object {

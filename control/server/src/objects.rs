@@ -233,8 +233,20 @@ impl ObjectsCall<'_> {
         let media_type = body::media_type(&self.call.parts.headers);
         let decoded = body::decode(media_type, &self.call.body)?;
         let sent = self.checked(decoded.value, decoded.duplicates, warnings)?;
+        if object::name(&sent).is_empty() {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be \
+                 provided"
+            )));
+        }
         let target = Change { kind: &self.kind, namespace: &self.path.namespace, name, scope };
-        let updated = self.api.registry.update(target, self.options, |_| Ok(sent.clone())).await?;
+        let registry = &self.api.registry;
+        if scope == Scope::Main
+            && let Some(created) = registry.put_new(target, &sent, self.options).await?
+        {
+            return self.present(201, &created);
+        }
+        let updated = registry.update(target, self.options, |_| Ok(sent.clone())).await?;
         self.present(200, &updated)
     }
 

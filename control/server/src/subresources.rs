@@ -4,12 +4,13 @@
 use http::{Method, Response};
 use podium_api::resource::Subresource;
 use podium_api::status::Status;
-use podium_api::{decode, object, selector};
+use podium_api::{decode, object, selector, table};
 use serde_json::{Value, json};
 
 use crate::answer::{self, AnswerBody};
 use crate::body;
 use crate::kind::Kind;
+use crate::negotiate::Form;
 use crate::objects::{ObjectsCall, apply_patch, field_validation};
 use crate::registry::{Change, DeleteOptions, Scope};
 use crate::token::Claims;
@@ -29,8 +30,7 @@ pub(crate) async fn answer(
         (Subresource::Scale, &Method::GET) => {
             let found =
                 objects.api.registry.get(&objects.kind, &objects.path.namespace, name).await?;
-            let scale = scale_of(&found.value);
-            Ok(answer::encoded(200, objects.answer.encoding, &scale))
+            Ok(present_scale(objects, &scale_of(&found.value)))
         }
         (Subresource::Scale, &Method::PUT | &Method::PATCH) => {
             write_scale(objects, name, warnings).await
@@ -133,7 +133,19 @@ async fn write_scale(
             Ok(new)
         })
         .await?;
-    Ok(answer::encoded(200, objects.answer.encoding, &scale_of(&updated)))
+    Ok(present_scale(objects, &scale_of(&updated)))
+}
+
+fn present_scale(objects: &ObjectsCall<'_>, scale: &Value) -> Response<AnswerBody> {
+    let shown = match objects.answer.form {
+        Form::Table(version) => {
+            let mut table = table::scale(scale, jiff::Timestamp::now());
+            table["apiVersion"] = json!(format!("meta.k8s.io/{version}"));
+            table
+        }
+        Form::Object | Form::Metadata => scale.clone(),
+    };
+    answer::encoded(200, objects.answer.encoding, &shown)
 }
 
 /// Gives a Pod its node: the scheduler's decision.

@@ -98,7 +98,7 @@ impl TokenKey {
         if now_seconds >= claims.expires_seconds {
             return Err(TokenError::Expired);
         }
-        if !claims.audiences.iter().any(|audience| *audience == self.issuer) {
+        if !claims.audiences.contains(&self.issuer) {
             return Err(TokenError::Audience);
         }
         Ok(claims)

@@ -217,7 +217,12 @@ async fn begin(
     wanted: &Wanted,
     frames: &mut Frames,
 ) -> Result<Option<Watch>, Status> {
-    let Some(after) = wanted.after else {
+    let after = match wanted.after {
+        // Asked for no initial events and for no revision: from now on.
+        Some(0) => Some(store.revision().await.map_err(failure::of_store)?),
+        after => after,
+    };
+    let Some(after) = after else {
         let listing =
             store.list(prefix, ListOptions::default()).await.map_err(failure::of_store)?;
         let watch = store.watch(prefix, listing.revision).await.map_err(failure::of_store)?;

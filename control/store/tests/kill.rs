@@ -1,5 +1,7 @@
 //! kill -9 of a process that writes: whatever it acknowledged is there afterwards.
 
+#![expect(clippy::unwrap_used, reason = "all of this file is a test")]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,5 +1,7 @@
 //! The embedded store against a model: a list of states, one per revision.
 
+#![expect(clippy::unwrap_used, reason = "all of this file is a test")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -70,7 +72,9 @@ async fn step(store: &Embedded, model: &mut Model, step: &Step) {
             if model.newest().contains_key(&key) {
                 assert!(matches!(result, Err(Error::Exists { .. })));
             } else {
-                model.push(|state, revision| drop(state.insert(key, (revision, value))));
+                model.push(|state, revision| {
+                    state.insert(key, (revision, value));
+                });
                 assert_eq!(result.unwrap().mod_revision, model.revision());
             }
         }
@@ -83,7 +87,9 @@ async fn step(store: &Embedded, model: &mut Model, step: &Step) {
                 None => assert!(matches!(result, Err(Error::Missing { .. }))),
                 Some(_) if stale => assert!(matches!(result, Err(Error::Conflict { .. }))),
                 Some(_) => {
-                    model.push(|state, revision| drop(state.insert(key, (revision, value))));
+                    model.push(|state, revision| {
+                        state.insert(key, (revision, value));
+                    });
                     assert_eq!(result.unwrap().mod_revision, model.revision());
                 }
             }
@@ -97,7 +103,9 @@ async fn step(store: &Embedded, model: &mut Model, step: &Step) {
                 None => assert!(matches!(result, Err(Error::Missing { .. }))),
                 Some(_) if stale => assert!(matches!(result, Err(Error::Conflict { .. }))),
                 Some(_) => {
-                    model.push(|state, _| drop(state.remove(&key)));
+                    model.push(|state, _| {
+                        state.remove(&key);
+                    });
                     assert_eq!(result.unwrap().mod_revision, model.revision());
                 }
             }

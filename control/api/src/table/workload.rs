@@ -39,6 +39,22 @@ pub(super) fn deployment(deployment: &Value, now: Timestamp) -> Cells {
     cells
 }
 
+pub(super) const SCALE: &[Column] = &[
+    NAME,
+    column("Desired", "Number of replicas asked for.").integer(),
+    column("Available", "Number of replicas there are.").integer(),
+    AGE,
+];
+
+pub(super) fn scale(scale: &Value, now: Timestamp) -> Cells {
+    vec![
+        name(scale),
+        json!(int(scale, "/spec/replicas")),
+        json!(int(scale, "/status/replicas")),
+        age(scale, now),
+    ]
+}
+
 pub(super) const REPLICA_SET: &[Column] = &[
     NAME,
     column("Desired", "The number of pods wanted.").integer(),

@@ -6,6 +6,9 @@ use serde_json::{Map, Value, json};
 use super::{Direction, rename};
 use crate::object;
 
+/// The type of a path that names none.
+const PATH_TYPE_DEFAULT: &str = "ImplementationSpecific";
+
 pub(super) fn v1beta1(ingress: &mut Value, direction: Direction) {
     let spec = object::child_mut(ingress, "spec");
     rename(spec, "defaultBackend", "backend", direction);
@@ -20,11 +23,24 @@ pub(super) fn v1beta1(ingress: &mut Value, direction: Direction) {
     for rule in rules.into_iter().flatten() {
         let paths = rule.pointer_mut("/http/paths").and_then(Value::as_array_mut);
         for path in paths.into_iter().flatten().filter_map(Value::as_object_mut) {
-            if direction == Direction::ToStorage {
-                path.entry("pathType").or_insert_with(|| json!("ImplementationSpecific"));
-            }
+            path_type(path, direction);
             if let Some(target) = path.get_mut("backend").and_then(Value::as_object_mut) {
                 backend(target, direction);
+            }
+        }
+    }
+}
+
+/// What v1 must say and v1beta1 need not. It is taken out again on the way back, so that `kubectl
+/// apply` of an unchanged manifest finds nothing to change: lists of paths are compared whole.
+fn path_type(path: &mut Map<String, Value>, direction: Direction) {
+    match direction {
+        Direction::ToStorage => {
+            path.entry("pathType").or_insert_with(|| json!(PATH_TYPE_DEFAULT));
+        }
+        Direction::FromStorage => {
+            if path.get("pathType").is_some_and(|found| found == PATH_TYPE_DEFAULT) {
+                path.remove("pathType");
             }
         }
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::admission;
 use crate::failure;
 use crate::kind::Kind;
+use crate::registry::update::{Change, name_differs};
 use crate::registry::{Registry, WriteOptions, metadata};
 
 /// So often is a new generated name tried before giving up.
@@ -48,6 +49,40 @@ impl Registry {
                 Err(status) if status.reason == "AlreadyExists" && tries > 0 => {}
                 result => return result,
             }
+        }
+    }
+
+    /// A PUT of an object that is not there: creates it where the kind has it so. `None` when the
+    /// object exists, or cannot be made this way.
+    pub(crate) async fn put_new(
+        &self,
+        target: Change<'_>,
+        sent: &Value,
+        options: WriteOptions,
+    ) -> Result<Option<Value>, Status> {
+        let Change { kind, namespace, name, .. } = target;
+        if !strategy::creates_on_update(kind.stored)
+            || self.find(kind, namespace, name).await?.is_some()
+        {
+            return Ok(None);
+        }
+        let named = object::name(sent);
+        if named != name {
+            return Err(name_differs(named, name));
+        }
+        let uid = object::uid(sent);
+        if !uid.is_empty() {
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+            return Err(Status::conflict(kind.served, name, why));
+        }
+        let mut new = sent.clone();
+        object::unset(&mut new, "resourceVersion");
+        match self.create(kind, namespace, new, options).await {
+            Ok(created) => Ok(Some(created)),
+            // Somebody was faster; what is there now is updated.
+            Err(status) if status.reason == "AlreadyExists" => Ok(None),
+            Err(status) => Err(status),
         }
     }
 

@@ -135,10 +135,7 @@ fn check_preconditions(target: &Change<'_>, new: &Value, current: &Object) -> Re
     }
     let name = object::name(new);
     if !name.is_empty() && name != target.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            target.name
-        )));
+        return Err(name_differs(name, target.name));
     }
     let namespace = object::namespace(new);
     if resource.namespaced && !namespace.is_empty() && namespace != target.namespace {
@@ -147,6 +144,13 @@ fn check_preconditions(target: &Change<'_>, new: &Value, current: &Object) -> Re
         ));
     }
     Ok(())
+}
+
+/// 400: body and path name different objects.
+pub(super) fn name_differs(sent: &str, of_path: &str) -> Status {
+    Status::bad_request(format!(
+        "the name of the object ({sent}) does not match the name on the URL ({of_path})"
+    ))
 }
 
 /// The scope of a subresource that is written like an object.

@@ -1,73 +1,12 @@
-//! The API in memory: what clients rely on, request by request.
+//! The way of objects from their creation to their end.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-
+use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use podium_server::{ApiServer, ClientService, Config, Identity};
-use podium_store::{Embedded, Retention};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-struct Cluster {
-    server: ApiServer,
-    directory: tempfile::TempDir,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let server = Self::open(&directory).await;
-        Self { server, directory }
-    }
-
-    async fn open(directory: &tempfile::TempDir) -> ApiServer {
-        let path = directory.path().join("store.redb");
-        let store = Embedded::open(&path, Retention::default()).unwrap();
-        let mut config = Config::new(directory.path());
-        config.bind_address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        ApiServer::start(config, Arc::new(store)).await.unwrap()
-    }
-
-    fn client(&self) -> ClientService {
-        self.server.client_service(Identity::system("test"))
-    }
-
-    async fn send(&self, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
-        self.send_as(method, path, "application/json", body).await
-    }
-
-    async fn send_as(
-        &self,
-        method: &str,
-        path: &str,
-        content_type: &str,
-        body: Value,
-    ) -> (StatusCode, Value) {
-        let text = if body.is_null() { String::new() } else { body.to_string() };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", content_type)
-            .body(Full::<bytes::Bytes>::from(text))
-            .unwrap();
-        let response = self.client().oneshot(request).await.unwrap();
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        self.send("GET", path, Value::Null).await.1
-    }
-}
-
-const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
-
-fn configmap(name: &str) -> Value {
-    json!({ "metadata": { "name": name, "labels": { "a": name } }, "data": { "k": "v" } })
-}
+use crate::cluster::{CONFIGMAPS, Cluster, configmap};
 
 #[tokio::test]
 async fn objects_are_created_changed_and_deleted() {
@@ -125,7 +64,7 @@ async fn a_streaming_list_ends_with_its_bookmark() {
         "{CONFIGMAPS}?watch=true&sendInitialEvents=true&allowWatchBookmarks=true\
          &resourceVersionMatch=NotOlderThan&timeoutSeconds=1"
     );
-    let request = Request::get(path).body(Full::<bytes::Bytes>::default()).unwrap();
+    let request = Request::get(path).body(Full::<Bytes>::default()).unwrap();
     let response = cluster.client().oneshot(request).await.unwrap();
     let (patch, path) = (json!({ "data": { "k": "2" } }), format!("{CONFIGMAPS}/a"));
     cluster.send_as("PATCH", &path, "application/merge-patch+json", patch).await;
@@ -155,10 +94,7 @@ async fn services_get_addresses_that_survive_a_restart() {
     let address = created["spec"]["clusterIP"].clone();
     assert!(created["spec"]["ports"][0]["nodePort"].as_u64().is_some_and(|port| port >= 30_000));
 
-    let Cluster { server, directory } = cluster;
-    server.shutdown().await;
-    let server = Cluster::open(&directory).await;
-    let cluster = Cluster { server, directory };
+    let cluster = cluster.restarted().await;
     let twin = json!({
         "metadata": { "name": "t" },
         "spec": { "clusterIP": address, "ports": [{ "port": 80 }] },
