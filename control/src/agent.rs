@@ -77,7 +77,8 @@ pub async fn run(arguments: Arguments, shutdown: CancellationToken) -> anyhow::R
         return podium_agent::teardown(config).await.context("tearing the node down");
     }
     let client_config = client_config(kubeconfig).await?;
-    config.client_ca_pem = client_config.root_cert.as_ref().map(|certificates| to_pem(certificates));
+    config.client_ca_pem =
+        client_config.root_cert.as_ref().map(|certificates| to_pem(certificates));
     let client = kube::Client::try_from(client_config).context("making the API client")?;
     podium_agent::run(client, config, shutdown).await.context("running the node agent")
 }
@@ -116,7 +117,9 @@ fn config(arguments: Arguments) -> anyhow::Result<Config> {
 
 async fn client_config(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Config> {
     let Some(path) = kubeconfig else {
-        return Err(Unusable("--kubeconfig: the agent needs the credentials of a node".to_owned()).into());
+        return Err(
+            Unusable("--kubeconfig: the agent needs the credentials of a node".to_owned()).into()
+        );
     };
     let kubeconfig = kube::config::Kubeconfig::read_from(&path)
         .with_context(|| format!("reading the kubeconfig {}", path.display()))?;
@@ -169,7 +172,10 @@ mod tests {
         assert_eq!(parse_label("a/b=c").unwrap(), ("a/b".to_owned(), "c".to_owned()));
         assert!(parse_label("a").is_err());
         let taint = parse_taint("k=v:NoExecute").unwrap();
-        assert_eq!((&*taint.key, taint.value.as_deref(), &*taint.effect), ("k", Some("v"), "NoExecute"));
+        assert_eq!(
+            (&*taint.key, taint.value.as_deref(), &*taint.effect),
+            ("k", Some("v"), "NoExecute")
+        );
         assert_eq!(parse_taint("k:NoSchedule").unwrap().value, None);
         assert!(parse_taint("k=v:Never").is_err());
     }

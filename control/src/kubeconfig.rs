@@ -37,8 +37,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .into());
     }
     let authority = Authority::open(&arguments.data_dir).context("opening the server's CA")?;
-    let request =
-        ClientRequest { user: arguments.user.clone(), groups: arguments.group.clone() };
+    let request = ClientRequest { user: arguments.user.clone(), groups: arguments.group.clone() };
     match &arguments.output {
         Some(path) => authority.write_kubeconfig(&request, &arguments.server, path)?,
         None => print!("{}", authority.kubeconfig(&request, &arguments.server)?),

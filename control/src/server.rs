@@ -56,7 +56,8 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments, shutdown: CancellationToken) -> anyhow::Result<()> {
     let store = open_store(&arguments)?;
-    let api = ApiServer::start(config(&arguments), store).await.context("starting the API server")?;
+    let api =
+        ApiServer::start(config(&arguments), store).await.context("starting the API server")?;
     println!("kubeconfig: {}", api.admin_kubeconfig_path().display());
     let controllers = podium_controllers::run(
         client(&api, "kube-controller-manager"),

@@ -207,12 +207,7 @@ const RESOURCES: &[Resource] = &[
         subresources: &[Binding, Eviction, Log, Status],
         ..NAMESPACED
     },
-    Resource {
-        kind: "Secret",
-        plural: "secrets",
-        singular: "secret",
-        ..NAMESPACED
-    },
+    Resource { kind: "Secret", plural: "secrets", singular: "secret", ..NAMESPACED },
     Resource {
         kind: "ServiceAccount",
         plural: "serviceaccounts",

@@ -296,7 +296,9 @@ impl FieldSelector {
             })?;
             if !is_selectable(resource, field) {
                 let what = if field.starts_with("metadata.") {
-                    format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                    format!(
+                        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )
                 } else {
                     format!("field label not supported: {field}")
                 };

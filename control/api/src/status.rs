@@ -104,8 +104,7 @@ impl Status {
 
     /// [`Self::invalid`] for a kind that is no resource, such as `Scale`.
     pub fn invalid_kind(group: &str, kind: &str, name: &str, errors: &[field::Error]) -> Self {
-        let qualified =
-            if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         // Upstream aggregates: one error alone, several in brackets, equal ones once.
         let mut texts: Vec<String> = Vec::new();
         for error in errors {
@@ -150,6 +149,11 @@ impl Status {
         Self::new(403, "Forbidden", message).about(resource, name)
     }
 
+    /// 403: the request itself is not allowed, whatever it is about.
+    pub fn forbidden_request(why: impl fmt::Display) -> Self {
+        Self::new(403, "Forbidden", format!("forbidden: {why}"))
+    }
+
     /// 405: the resource does not do this.
     pub fn method_not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource";
@@ -158,7 +162,8 @@ impl Status {
 
     /// 406: none of the forms the client accepts can be had.
     pub fn not_acceptable(accepted: &[&str]) -> Self {
-        let message = format!("only the following media types are accepted: {}", accepted.join(", "));
+        let message =
+            format!("only the following media types are accepted: {}", accepted.join(", "));
         Self::new(406, "NotAcceptable", message)
     }
 
@@ -264,8 +269,12 @@ pub fn success(resource: &Resource, name: &str, uid: &str) -> Value {
 impl Details {
     fn to_map(&self) -> Map<String, Value> {
         let mut map = Map::new();
-        let texts =
-            [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)];
+        let texts = [
+            ("name", &self.name),
+            ("group", &self.group),
+            ("kind", &self.kind),
+            ("uid", &self.uid),
+        ];
         for (key, text) in texts {
             if !text.is_empty() {
                 map.insert(key.to_owned(), json!(text));
@@ -284,8 +293,7 @@ impl Details {
 impl Cause {
     fn to_value(&self) -> Value {
         let mut map = Map::new();
-        let texts =
-            [("reason", &self.reason), ("message", &self.message), ("field", &self.field)];
+        let texts = [("reason", &self.reason), ("message", &self.message), ("field", &self.field)];
         for (key, text) in texts {
             if !text.is_empty() {
                 map.insert(key.to_owned(), json!(text));

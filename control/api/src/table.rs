@@ -119,7 +119,9 @@ pub fn render(
     now: Timestamp,
     include_object: IncludeObject,
 ) -> Value {
-    table(&printer(resource), items, now, include_object, |item| pod::row_conditions(resource, item))
+    table(&printer(resource), items, now, include_object, |item| {
+        pod::row_conditions(resource, item)
+    })
 }
 
 /// An `autoscaling/v1` Scale as a Table.

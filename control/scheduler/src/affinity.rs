@@ -17,11 +17,10 @@ pub fn allows_node(pod: &Pod, node: &NodeState) -> bool {
     if selected.into_iter().any(|(key, value)| node.label(key) != Some(value)) {
         return false;
     }
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|affinity| affinity.node_affinity.as_ref())
-        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    let required =
+        spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()).and_then(
+            |affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref(),
+        );
     required.is_none_or(|required| {
         required.node_selector_terms.iter().any(|term| term_takes(term, node))
     })
@@ -29,11 +28,10 @@ pub fn allows_node(pod: &Pod, node: &NodeState) -> bool {
 
 /// The weights of the preferred node affinity terms that take the node.
 pub fn preference(pod: &Pod, node: &NodeState) -> i64 {
-    let preferred = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref())
-        .and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let preferred =
+        pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref()).and_then(
+            |affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref(),
+        );
     let terms = preferred.into_iter().flatten();
     terms.filter(|term| term_takes(&term.preference, node)).map(|term| i64::from(term.weight)).sum()
 }
@@ -73,8 +71,7 @@ pub fn finds_friends(pod: &Pod, node: &NodeState, world: &World) -> bool {
         && !required.iter().any(anywhere)
         && required.iter().all(|term| takes(term, pod, pod));
     required.iter().all(|term| {
-        node.label(&term.topology_key).is_some()
-            && (is_first || in_domain(term, pod, node, world))
+        node.label(&term.topology_key).is_some() && (is_first || in_domain(term, pod, node, world))
     })
 }
 
@@ -117,7 +114,9 @@ pub fn company(pod: &Pod, node: &NodeState, world: &World) -> i64 {
 fn friends(pod: &Pod) -> &[PodAffinityTerm] {
     let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()?.pod_affinity.as_ref());
     affinity
-        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_deref())
+        .and_then(|affinity| {
+            affinity.required_during_scheduling_ignored_during_execution.as_deref()
+        })
         .unwrap_or_default()
 }
 
@@ -125,7 +124,9 @@ fn foes(pod: &Pod) -> &[PodAffinityTerm] {
     let affinity =
         pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()?.pod_anti_affinity.as_ref());
     affinity
-        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_deref())
+        .and_then(|affinity| {
+            affinity.required_during_scheduling_ignored_during_execution.as_deref()
+        })
         .unwrap_or_default()
 }
 
@@ -150,8 +151,9 @@ fn takes(term: &PodAffinityTerm, owner: &Pod, other: &Pod) -> bool {
         || (listed.is_empty()
             && term.namespace_selector.is_none()
             && owner.metadata.namespace.as_deref().unwrap_or_default() == theirs);
-    let selected = term.label_selector.as_ref().is_some_and(|selector| {
-        selector::matches(selector, other.metadata.labels.as_ref())
-    });
+    let selected = term
+        .label_selector
+        .as_ref()
+        .is_some_and(|selector| selector::matches(selector, other.metadata.labels.as_ref()));
     in_namespace && selected && !pods::is_terminating(other)
 }

@@ -179,7 +179,6 @@ fn neighbours(pod: &Pod, node: &NodeState, world: &World) -> Option<Reason> {
     if affinity::finds_foes(pod, node, world) {
         return Some(Reason::full("node(s) didn't match pod anti-affinity rules"));
     }
-    affinity::is_refused_by_neighbours(pod, node, world).then(|| {
-        Reason::full("node(s) didn't satisfy existing pods anti-affinity rules")
-    })
+    affinity::is_refused_by_neighbours(pod, node, world)
+        .then(|| Reason::full("node(s) didn't satisfy existing pods anti-affinity rules"))
 }

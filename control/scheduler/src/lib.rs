@@ -56,17 +56,19 @@ pub enum Error {
 ///
 /// # Errors
 /// The watches ended by themselves.
-pub async fn run(
-    client: Client,
-    config: Config,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
+pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let cache = Arc::new(Cache::default());
     let mut changes = cache.subscribe();
     cache.start_for_scheduling(&client, &shutdown).await;
     let events = Recorder::start(client.clone());
-    let mut scheduler =
-        Scheduler { client, config, cache, events, assumed: HashMap::new(), waiting: HashMap::new() };
+    let mut scheduler = Scheduler {
+        client,
+        config,
+        cache,
+        events,
+        assumed: HashMap::new(),
+        waiting: HashMap::new(),
+    };
     loop {
         // One pass takes all changes that have come in.
         let mut wakes = false;
@@ -159,7 +161,8 @@ impl Scheduler {
         let uid = pod.uid().unwrap_or_default();
         let spec = pod.spec.as_ref();
         let scheduler = spec.and_then(|spec| spec.scheduler_name.as_deref());
-        let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|g| !g.is_empty());
+        let gated =
+            spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|g| !g.is_empty());
         pod::node_name(pod).is_none()
             && pod::is_active(pod)
             && !gated
@@ -178,9 +181,8 @@ impl Scheduler {
             "metadata": { "name": name, "namespace": namespace, "uid": uid },
             "target": { "apiVersion": "v1", "kind": "Node", "name": node },
         });
-        let answer: kube::Result<serde_json::Value> = api
-            .create_subresource("binding", &name, &PostParams::default(), &binding)
-            .await;
+        let answer: kube::Result<serde_json::Value> =
+            api.create_subresource("binding", &name, &PostParams::default(), &binding).await;
         if let Err(error) = answer {
             tracing::warn!(pod = %format!("{namespace}/{name}"), node, %error, "binding failed");
             self.postpone(uid, false);
@@ -222,7 +224,8 @@ impl Scheduler {
         let namespace = pod.namespace().unwrap_or_default();
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
         let name = pod.name_any();
-        let patched = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        let patched =
+            api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await;
         if let Err(error) = patched {
             tracing::warn!(pod = %format!("{namespace}/{name}"), %error, "condition not written");
         }

@@ -82,7 +82,10 @@ fn raise(to: &mut Amounts, amounts: &Amounts) {
 
 fn thousandths(quantity: &Quantity) -> i128 {
     // The API server lets no malformed quantity in; a node that reports one has nothing.
-    quantity.0.parse::<podium_api::decode::Quantity>().map_or(0, podium_api::decode::Quantity::millis)
+    quantity
+        .0
+        .parse::<podium_api::decode::Quantity>()
+        .map_or(0, podium_api::decode::Quantity::millis)
 }
 
 #[cfg(test)]

@@ -81,8 +81,8 @@ fn shares_used(pod: &Pod, node: &NodeState) -> [i64; 2] {
     let wanted = resources::assumed_requests(pod);
     ["cpu", "memory"].map(|name| {
         let has = node.allocatable.get(name).copied().unwrap_or(0);
-        let used = node.assumed.get(name).copied().unwrap_or(0)
-            + wanted.get(name).copied().unwrap_or(0);
+        let used =
+            node.assumed.get(name).copied().unwrap_or(0) + wanted.get(name).copied().unwrap_or(0);
         if has <= 0 {
             return SCORE_MAX;
         }

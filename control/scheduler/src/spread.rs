@@ -69,9 +69,10 @@ fn domains<'a>(
     for node in &world.nodes {
         let Some(domain) = node.label(&constraint.topology_key) else { continue };
         let taints = node.node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-        let is_tainted = taints.into_iter().flatten().any(|taint| {
-            taint.effect != "PreferNoSchedule" && !filter::tolerates(pod, taint)
-        });
+        let is_tainted = taints
+            .into_iter()
+            .flatten()
+            .any(|taint| taint.effect != "PreferNoSchedule" && !filter::tolerates(pod, taint));
         if (respects_affinity && !affinity::allows_node(pod, node))
             || (respects_taints && is_tainted)
         {
@@ -85,9 +86,10 @@ fn domains<'a>(
 
 fn counted(constraint: &TopologySpreadConstraint, pod: &Pod, other: &Pod) -> bool {
     let same_namespace = pod.metadata.namespace == other.metadata.namespace;
-    let selected = constraint.label_selector.as_ref().is_some_and(|selector| {
-        selector::matches(selector, other.metadata.labels.as_ref())
-    });
+    let selected = constraint
+        .label_selector
+        .as_ref()
+        .is_some_and(|selector| selector::matches(selector, other.metadata.labels.as_ref()));
     same_namespace && selected && !pods::is_terminating(other)
 }
 

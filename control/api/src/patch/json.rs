@@ -29,7 +29,8 @@ pub fn apply(resource: &Resource, current: &Value, patch: &Value) -> Result<Valu
         .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     let mut patched = current.clone();
     json_patch::patch(&mut patched, &patch).map_err(|error| {
-        let why = format!("the server rejected our request due to an error in our request: {error}");
+        let why =
+            format!("the server rejected our request due to an error in our request: {error}");
         does_not_apply(resource, current, why)
     })?;
     Ok(patched)

@@ -148,7 +148,11 @@ fn merge_struct(
 }
 
 /// A patch may only reorder a list: it names the order and no item.
-fn reorder_untouched(current: &mut Map<String, Value>, patch: &Map<String, Value>, key: Option<&str>) {
+fn reorder_untouched(
+    current: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    key: Option<&str>,
+) {
     for (name, order) in patch {
         let Some(field) = name.strip_prefix(ELEMENT_ORDER) else { continue };
         let merge_key = key.and_then(|key| strategy(key, field)).and_then(|s| s.merge_key);
@@ -214,7 +218,9 @@ impl List<'_> {
             };
             let found = merged.iter().position(|other| other.get(merge_key) == Some(identity));
             match (directive(item).as_deref(), found, item) {
-                (Some("delete"), _, _) => merged.retain(|other| other.get(merge_key) != Some(identity)),
+                (Some("delete"), _, _) => {
+                    merged.retain(|other| other.get(merge_key) != Some(identity))
+                }
                 (None | Some("merge"), found, Value::Object(item)) => {
                     let before = match found.map(|at| merged[at].take()) {
                         Some(Value::Object(before)) => before,

@@ -40,7 +40,9 @@ fn label_selectors_take_what_upstream_takes() {
 
 #[test]
 fn broken_label_selectors_are_refused() {
-    for text in ["app in", "app in (", "app in (a", "=a", "a b", "a=b,", "a=b c", "a>x", "-a=b", "a=-"] {
+    for text in
+        ["app in", "app in (", "app in (a", "=a", "a b", "a=b,", "a=b c", "a>x", "-a=b", "a=-"]
+    {
         let error = LabelSelector::parse(text).unwrap_err();
         assert_eq!(error.code, 400, "{text}");
         assert!(error.message.starts_with("unable to parse requirement: "), "{text}: {error}");

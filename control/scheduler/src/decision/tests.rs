@@ -74,7 +74,9 @@ fn every_reason_is_counted() {
             pod("y", json!({"nodeName": "e", "containers": asks("1900m")["containers"]})),
         ],
         &pod("p", asks("1")),
-        expect!["0/5 nodes are available: 1 Too many pods, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable, 2 Insufficient cpu. preemption: 0/5 nodes are available: 2 Preemption is not helpful for scheduling, 3 No preemption victims found for incoming pod."],
+        expect![
+            "0/5 nodes are available: 1 Too many pods, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable, 2 Insufficient cpu. preemption: 0/5 nodes are available: 2 Preemption is not helpful for scheduling, 3 No preemption victims found for incoming pod."
+        ],
     );
     check(vec![], vec![], &pod("p", json!({})), expect!["no nodes available to schedule pods"]);
 }
@@ -84,7 +86,10 @@ fn selectors_affinity_and_tolerations() {
     let ssd = || node("a", json!({"metadata": {"labels": {"disk": "ssd"}}}));
     let plain = || node("b", json!({}));
     let tainted = || {
-        node("a", json!({"spec": {"taints": [{"key": "gpu", "value": "x", "effect": "NoExecute"}]}}))
+        node(
+            "a",
+            json!({"spec": {"taints": [{"key": "gpu", "value": "x", "effect": "NoExecute"}]}}),
+        )
     };
     check(
         vec![plain(), ssd()],
@@ -96,7 +101,9 @@ fn selectors_affinity_and_tolerations() {
         vec![plain()],
         vec![],
         &pod("p", json!({"nodeSelector": {"disk": "ssd"}})),
-        expect!["0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."],
+        expect![
+            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        ],
     );
     let prefers = json!({"affinity": {"nodeAffinity": {
         "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 50, "preference": {
@@ -111,7 +118,9 @@ fn selectors_affinity_and_tolerations() {
         vec![tainted()],
         vec![],
         &pod("p", wrong_value),
-        expect!["0/1 nodes are available: 1 node(s) had untolerated taint {gpu: x}. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."],
+        expect![
+            "0/1 nodes are available: 1 node(s) had untolerated taint {gpu: x}. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        ],
     );
 }
 
@@ -134,7 +143,9 @@ fn pods_keep_apart_and_come_together() {
         nodes(),
         vec![],
         &pod("p", together.clone()),
-        expect!["0/2 nodes are available: 2 node(s) didn't match pod affinity rules. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."],
+        expect![
+            "0/2 nodes are available: 2 node(s) didn't match pod affinity rules. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+        ],
     );
     // The first of a group that wants to be together.
     check(nodes(), vec![], &pod("x", together), expect!["-> a"]);
@@ -161,7 +172,9 @@ fn spreading() {
         cordoned,
         vec![on("a")],
         &pod("p", constraint),
-        expect!["0/2 nodes are available: 1 node(s) didn't match pod topology spread constraints, 1 node(s) were unschedulable. preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."],
+        expect![
+            "0/2 nodes are available: 1 node(s) didn't match pod topology spread constraints, 1 node(s) were unschedulable. preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."
+        ],
     );
     let owned = |node: Option<&str>| {
         let mut pod = (*pod("p", json!({"nodeName": node}))).clone();
@@ -183,6 +196,8 @@ fn host_ports_are_taken_once() {
         vec![node("a", json!({}))],
         vec![pod("x", taken)],
         &pod("p", port(80)),
-        expect!["0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."],
+        expect![
+            "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        ],
     );
 }

@@ -114,9 +114,7 @@ mod tests {
 
     #[test]
     fn pods_and_accounts_can_decline() {
-        let pod = |wish: Value| {
-            json!({ "spec": { "containers": [{ "name": "a" }], "automountServiceAccountToken": wish } })
-        };
+        let pod = |wish: Value| json!({ "spec": { "containers": [{ "name": "a" }], "automountServiceAccountToken": wish } });
         let declines = || json!({ "automountServiceAccountToken": false });
         let has_token = |pod: Value| pod["spec"].get("volumes").is_some();
         assert!(!has_token(admitted(pod(json!(false)), Some(json!({})))));

@@ -19,7 +19,9 @@ fn lists_with_a_merge_key_are_merged_by_it() {
     check(
         "",
         "Pod",
-        pod(json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}]})),
+        pod(
+            json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}]}),
+        ),
         json!({"spec": {"containers": [
             {"name": "a", "env": [{"name": "Y", "value": "2"}]},
             {"name": "b", "image": "2"},
@@ -147,7 +149,11 @@ fn patches_that_make_no_sense_are_refused() {
     let resource = find_kind("", "Pod").unwrap();
     let current = pod(json!({"containers": [{"name": "a"}]}));
     let cases = [
-        (json!({"spec": {"containers": [{"image": "1"}]}}), 422, "does not contain declared merge key: name"),
+        (
+            json!({"spec": {"containers": [{"image": "1"}]}}),
+            422,
+            "does not contain declared merge key: name",
+        ),
         (json!({"spec": {"$patch": "explode"}}), 422, "Unknown patch type: explode"),
         (json!([]), 400, "must be a JSON object"),
     ];
