@@ -30,6 +30,14 @@ pub fn is_condition_true(object: &Value, kind: &str) -> bool {
     conditions.filter(|c| c["type"] == kind).any(|c| c["status"] == "True")
 }
 
+/// The IngressClass of the ingress, named as ingress-nginx is usually installed.
+pub const INGRESS_CLASS: &str = "
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: nginx}
+spec: {controller: podium.dev/ingress}
+";
+
 /// A control plane with nodes.
 #[derive(Debug)]
 pub struct Cluster {

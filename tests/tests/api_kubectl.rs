@@ -97,7 +97,7 @@ fn what_is_wrong_is_named_and_harms_nothing_else() {
         (raw, "[]".to_owned(), ""),
         (raw, service.replace("kind: Service", "kind: Frob"), ""),
         (unvalidated, service.replace("port: 80", "port: many"), "port"),
-        (unvalidated, service.replace("port: 80", "port: 70000"), "spec.ports[0].port"),
+        (unvalidated, service.replace("port: 80", "port: 70000").replace("ml-model-svc", "high"), "spec.ports[0].port"),
         (unvalidated, service.replace("name: ml-model-svc", "name: big\n  namespace: nowhere"), "nowhere"),
         (
             unvalidated,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use podium_tests::cluster::Cluster;
+use podium_tests::cluster::{Cluster, INGRESS_CLASS};
 use podium_tests::kubectl::Kubectl;
 use podium_tests::process::Client;
 use podium_tests::wait::wait_until;
@@ -40,6 +40,7 @@ impl Stage {
         let kubectl = cluster.kubectl("1.36");
         cluster.wait_nodes_ready(&kubectl).unwrap();
         cluster.start_ingress("nginx").unwrap();
+        kubectl.apply(INGRESS_CLASS).unwrap();
         kubectl.apply(include_str!("../seeds/ml-model-svc.yaml")).unwrap();
         let serving = include_str!("../seeds/ml-model-serving.yaml");
         kubectl.apply(&serving.replace("replicas: 10", "replicas: 3")).unwrap();

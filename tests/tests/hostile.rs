@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use podium_tests::cluster::Cluster;
+use podium_tests::cluster::{Cluster, INGRESS_CLASS};
 use podium_tests::kubectl::Kubectl;
 use podium_tests::wait::wait_until;
 use serde_json::Value;
@@ -123,6 +123,7 @@ fn what_is_wrong_with_one_ingress_is_told_and_the_others_serve() {
     let kubectl = cluster.kubectl("1.36");
     cluster.wait_nodes_ready(&kubectl).unwrap();
     cluster.start_ingress("nginx").unwrap();
+    kubectl.apply(INGRESS_CLASS).unwrap();
     kubectl.apply(include_str!("../../examples/ml-platform/40-user-interface.yaml")).unwrap();
     let (pem, key) = certificate("good.example");
     let ca = write_ca(&cluster, "good", &pem);

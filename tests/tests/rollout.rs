@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use podium_tests::cluster::Cluster;
+use podium_tests::cluster::{Cluster, INGRESS_CLASS};
 use podium_tests::process::Client;
 use podium_tests::wait::wait_until;
 use serde_json::Value;
@@ -54,6 +54,7 @@ fn a_rollout_under_load_fails_no_request() {
     let kubectl = cluster.kubectl("1.36");
     cluster.wait_nodes_ready(&kubectl).unwrap();
     cluster.start_ingress("nginx").unwrap();
+    kubectl.apply(INGRESS_CLASS).unwrap();
     kubectl.apply(SHOP).unwrap();
     kubectl
         .wait_available("shop", LIMIT)
