@@ -1,15 +1,18 @@
 //! The node's private containerd: its configuration, starting it so that it outlives the agent,
-//! taking over one that already runs, and stopping it. Image archives are in [`crate::archives`].
+//! taking over one that already runs, keeping it running, and stopping it. Image archives are in [`crate::archives`].
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::cri::Runtime;
@@ -18,6 +21,10 @@ use crate::error::Error;
 /// A cold start on a busy machine; measured idle: 76 ms.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is looked for.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
+/// The longest pause before one that keeps ending is started again.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The configuration file, made from ours. Every key that is not a path is there for a reason named
 /// in `shared/reference/runtime.md`: nodes without CAP_SYS_RESOURCE, without AppArmor, and several
@@ -85,7 +92,7 @@ pub(crate) async fn ensure(config: &Config) -> Result<Runtime, Error> {
             socket.display()
         )));
     }
-    start(config)?;
+    let ended = start(config)?;
     let deadline = Instant::now() + START_LIMIT;
     loop {
         match runtime.version().await {
@@ -93,7 +100,7 @@ pub(crate) async fn ensure(config: &Config) -> Result<Runtime, Error> {
                 tracing::info!(version = version.runtime_version, "private containerd started");
                 return Ok(runtime);
             }
-            Err(error) if Instant::now() > deadline || running_pid(config).is_none() => {
+            Err(error) if Instant::now() > deadline || ended.load(Ordering::SeqCst) => {
                 return Err(Error::Missing(format!(
                     "the private containerd does not come up ({error}); its log is {}",
                     log_path(config).display()
@@ -104,7 +111,10 @@ pub(crate) async fn ensure(config: &Config) -> Result<Runtime, Error> {
     }
 }
 
-fn start(config: &Config) -> Result<(), Error> {
+/// Starts it and returns a mark that is set when it ends. The mark, and not the process table, tells
+/// a daemon that failed from one that is just starting: for a moment after fork(2) a process has no
+/// command line of its own.
+fn start(config: &Config) -> Result<Arc<AtomicBool>, Error> {
     let dir = config.containerd_dir();
     for folder in [dir.clone(), config.cni_conf_dir(), config.cni_state_dir()] {
         fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
@@ -137,6 +147,8 @@ fn start(config: &Config) -> Result<(), Error> {
         })?;
     let pid_path = pid_path(config);
     fs::write(&pid_path, child.id().to_string()).map_err(|e| Error::io("write", &pid_path, e))?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let mark = ended.clone();
     // Reaped here, so that a containerd that dies early does not look alive as a zombie.
     std::thread::Builder::new()
         .name("containerd-wait".to_owned())
@@ -145,9 +157,29 @@ fn start(config: &Config) -> Result<(), Error> {
             if let Ok(status) = child.wait() {
                 tracing::warn!(%status, "private containerd ended");
             }
+            mark.store(true, Ordering::SeqCst);
         })
         .map_err(|e| Error::io("wait for", &config_path, e))?;
-    Ok(())
+    Ok(ended)
+}
+
+/// Starts the private containerd again whenever it ends; containers outlive it with their shims.
+pub(crate) async fn keep(config: Config, shutdown: CancellationToken) {
+    if config.container_runtime_endpoint.is_some() {
+        return;
+    }
+    let mut pause = WATCH_PERIOD;
+    while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        if running_pid(&config).is_some() {
+            pause = WATCH_PERIOD;
+            continue;
+        }
+        tracing::warn!("the private containerd is gone and is started again");
+        if let Err(error) = start(&config) {
+            tracing::error!(%error, "private containerd not started");
+        }
+        pause = (pause * 2).min(RESTART_PAUSE_MAX);
+    }
 }
 
 /// Ends the private containerd. Containers are not touched by this: their shims hold them.

@@ -94,6 +94,7 @@ pub async fn run(
         runtime.clone(),
         shutdown.clone(),
     ));
+    tasks.spawn(containerd::keep(config.clone(), shutdown.clone()));
     tasks.spawn(keep_network(client, config, shutdown.clone()));
     tasks.spawn(archives.watch(shutdown.clone()));
     tasks.spawn(logs::rotate::keep(host.clone(), registry.clone(), shutdown.clone()));

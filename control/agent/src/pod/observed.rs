@@ -120,8 +120,9 @@ pub(crate) async fn read(
     before: &PodRuntime,
 ) -> Result<PodRuntime, Error> {
     let filter = HashMap::from([(key::POD_UID.to_owned(), uid.to_owned())]);
-    let (sandboxes, containers) =
-        tokio::try_join!(runtime.list_sandboxes(filter.clone()), runtime.list_containers(filter))?;
+    // In this order: whoever sees a container also sees the sandbox it runs in.
+    let containers = runtime.list_containers(filter.clone()).await?;
+    let sandboxes = runtime.list_sandboxes(filter).await?;
     let mut found = PodRuntime::default();
     for sandbox in sandboxes {
         match sandbox_of(runtime, &sandbox, before).await {
@@ -224,8 +225,9 @@ pub(crate) async fn list(
     node_name: &str,
 ) -> Result<Arc<BTreeMap<String, Listed>>, Error> {
     let filter = HashMap::from([(key::NODE.to_owned(), node_name.to_owned())]);
-    let (sandboxes, containers) =
-        tokio::try_join!(runtime.list_sandboxes(filter.clone()), runtime.list_containers(filter))?;
+    // In this order: whoever sees a container also sees the sandbox it runs in.
+    let containers = runtime.list_containers(filter.clone()).await?;
+    let sandboxes = runtime.list_sandboxes(filter).await?;
     let mut pods: BTreeMap<String, Listed> = BTreeMap::new();
     let sandboxes =
         sandboxes.into_iter().map(|sandbox| (sandbox.labels, sandbox.id, sandbox.state));

@@ -96,6 +96,13 @@ struct InFlight {
     ending: Option<Duration>,
 }
 
+/// A status as it was written last.
+struct Sent {
+    status: PodStatus,
+    /// Revision of the pod that the write made.
+    revision: Option<u64>,
+}
+
 /// One pod's worker.
 pub(crate) struct Worker {
     host: Arc<Host>,
@@ -104,7 +111,7 @@ pub(crate) struct Worker {
     runtime: PodRuntime,
     prober: Prober,
     in_flight: Option<InFlight>,
-    sent: Option<PodStatus>,
+    sent: Option<Sent>,
     /// All containers have ended on behalf of a deletion.
     ended: bool,
     not_before: Instant,
@@ -372,9 +379,12 @@ impl Worker {
                 now: Timestamp::now(),
             })
         };
-        let status = keep_times(status, self.sent.as_ref());
+        let status = keep_times(status, self.sent.as_ref().map(|sent| &sent.status));
         *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.clone());
-        let known = self.sent.as_ref().or(pod.status.as_ref());
+        // Others write statuses too: of a node that was silent, all pods are marked as not ready.
+        let overwritten = |sent: &&Sent| revision(pod) > sent.revision;
+        let sent = self.sent.as_ref().filter(|sent| !overwritten(sent));
+        let known = sent.map(|sent| &sent.status).or(pod.status.as_ref());
         if known == Some(&status) {
             return Ok(());
         }
@@ -382,9 +392,11 @@ impl Worker {
         // The uid is a precondition: never the status of one pod on another of the same name.
         let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": status}));
         match api.patch_status(pod.name(), &PatchParams::default(), &patch).await {
-            Ok(_) => self.sent = Some(status),
-            Err(error) if is_not_found(&error) || is_conflict(&error) => self.sent = None,
+            Ok(written) => self.sent = Some(Sent { status, revision: revision(&written) }),
+            // The watch tells what became of the pod.
+            Err(error) if is_not_found(&error) => self.sent = None,
             Err(error) => {
+                self.sent = None;
                 let object = format!("Pod {}", pod.display());
                 return Err(Error::api("update status of", object, error));
             }
@@ -444,6 +456,10 @@ fn seed_probes(memory: &mut Memory, pod: &Pod, runtime: &PodRuntime) {
         };
         memory.probes.entry(observed.id.clone()).or_insert(state);
     }
+}
+
+fn revision(pod: &Pod) -> Option<u64> {
+    pod.metadata.resource_version.as_deref()?.parse().ok()
 }
 
 /// The pod this worker sees may be older than what it wrote: times it wrote stay as they are.
