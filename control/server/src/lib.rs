@@ -14,6 +14,7 @@ mod bootstrap;
 mod config;
 mod failure;
 mod identity;
+mod impersonation;
 mod keys;
 mod kind;
 mod listener;

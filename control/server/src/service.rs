@@ -20,7 +20,7 @@ use crate::body::{self, BoxError};
 use crate::identity::{ANONYMOUS, Identity};
 use crate::request::{self as target, Query, Target};
 use crate::server::Api;
-use crate::{objects, reviews, system};
+use crate::{impersonation, objects, reviews, system};
 
 /// Seconds after which a client refused for load may come back.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -128,7 +128,8 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let identity = identify(api, connection, &parts).await?;
+    let caller = identify(api, connection, &parts).await?;
+    let identity = impersonation::apply(caller, &parts.headers)?;
     let user = identity.user.clone();
     let method = parts.method.clone();
     let _permit = if label.long_running { None } else { Some(admit(api, &method)?) };

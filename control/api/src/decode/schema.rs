@@ -9,6 +9,7 @@ const TABLES: &[(&str, &str)] = &[
     ("apps/v1", include_str!("schema/apps_v1.txt")),
     ("apps/v1beta1", include_str!("schema/apps_v1beta1.txt")),
     ("authentication/v1", include_str!("schema/authentication_v1.txt")),
+    ("authorization/v1", include_str!("schema/authorization_v1.txt")),
     ("autoscaling/v1", include_str!("schema/autoscaling_v1.txt")),
     ("batch/v1", include_str!("schema/batch_v1.txt")),
     ("coordination/v1", include_str!("schema/coordination_v1.txt")),

@@ -2,6 +2,8 @@
 //! read as the JSON the same client would have sent.
 
 use k8s_pb::api::apps::v1 as apps;
+use k8s_pb::api::authentication::v1 as authentication;
+use k8s_pb::api::authorization::v1 as authorization;
 use k8s_pb::api::core::v1 as core;
 use k8s_pb::apimachinery::pkg::api::resource::Quantity;
 use k8s_pb::apimachinery::pkg::apis::meta::v1 as meta;
@@ -41,6 +43,53 @@ fn named(name: &str) -> Option<meta::ObjectMeta> {
         creation_timestamp: Some(meta::Time { seconds: None, nanos: None }),
         ..meta::ObjectMeta::default()
     })
+}
+
+#[test]
+fn reviews_say_what_they_ask() {
+    let attributes = authorization::ResourceAttributes {
+        verb: Some("get".to_owned()),
+        resource: Some("pods".to_owned()),
+        ..authorization::ResourceAttributes::default()
+    };
+    let spec = authorization::SubjectAccessReviewSpec {
+        resource_attributes: Some(attributes),
+        user: Some("alice".to_owned()),
+        groups: vec!["team".to_owned()],
+        extra: [("k".to_owned(), authorization::ExtraValue { items: vec!["v".to_owned()] })].into(),
+        ..authorization::SubjectAccessReviewSpec::default()
+    };
+    check(
+        "authorization.k8s.io/v1",
+        "SubjectAccessReview",
+        &authorization::SubjectAccessReview {
+            spec: Some(spec),
+            ..authorization::SubjectAccessReview::default()
+        },
+        json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "resourceAttributes": {"verb": "get", "resource": "pods"},
+                "user": "alice",
+                "groups": ["team"],
+            },
+        }),
+    );
+    let spec = authentication::TokenReviewSpec {
+        token: Some("t".to_owned()),
+        ..authentication::TokenReviewSpec::default()
+    };
+    check(
+        "authentication.k8s.io/v1",
+        "TokenReview",
+        &authentication::TokenReview { spec: Some(spec), ..authentication::TokenReview::default() },
+        json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": {"token": "t"},
+        }),
+    );
 }
 
 #[test]
@@ -207,7 +256,8 @@ fn options_of_a_delete_come_under_the_version_of_their_kind() {
 
 #[test]
 fn broken_bodies_are_refused_with_the_reason() {
-    let whole = body("v1", "Namespace", &core::Namespace { metadata: named("n"), ..Default::default() });
+    let whole =
+        body("v1", "Namespace", &core::Namespace { metadata: named("n"), ..Default::default() });
     let cases: [(&[u8], &str); 4] = [
         (b"{}", "does not start with the magic bytes"),
         (&whole[..whole.len() - 1], "ends in the middle of a field"),

@@ -85,8 +85,7 @@ async fn tokens_of_the_token_file_are_known_and_others_are_not() {
                 token: Some(token.into()),
                 ..kube::config::AuthInfo::default()
             };
-            let api: Api<ConfigMap> =
-                Api::namespaced(Client::try_from(config).unwrap(), "default");
+            let api: Api<ConfigMap> = Api::namespaced(Client::try_from(config).unwrap(), "default");
             api.list(&ListParams::default()).await
         }
     };

@@ -137,7 +137,10 @@ async fn scale_and_status_have_their_own_scope() {
     let both = json!({ "spec": { "replicas": 9 }, "status": { "observedGeneration": 2 } });
     let status = format!("{path}/status");
     let (_, seen) = cluster.send_as("PATCH", &status, MERGE, both.clone()).await;
-    assert_eq!((&seen["spec"]["replicas"], &seen["metadata"]["generation"]), (&json!(3), &json!(2)));
+    assert_eq!(
+        (&seen["spec"]["replicas"], &seen["metadata"]["generation"]),
+        (&json!(3), &json!(2))
+    );
     assert_eq!(seen["status"]["observedGeneration"], 2);
     let other = json!({ "status": { "observedGeneration": 7 } });
     let (_, seen) = cluster.send_as("PATCH", &path, MERGE, other).await;
