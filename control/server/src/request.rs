@@ -149,6 +149,11 @@ impl Query {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Whether a parameter is there, with or without a value.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// A boolean the way Go's clients write and its servers read it.
     pub(crate) fn flag(&self, name: &str) -> bool {
         match self.0.get(name).map(String::as_str) {

@@ -86,12 +86,12 @@ where
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    if let Some(response) = system::public(&path, api.stopping.is_cancelled()) {
+    let query = Query::parse(parts.uri.query());
+    if let Some(response) = system::public(&path, &query, api.stopping.is_cancelled()) {
         return response;
     }
     let method = parts.method.clone();
     let audit_id = object::new_uid(&mut rand::rng());
-    let query = Query::parse(parts.uri.query());
     let label = label(&method, &path, &query);
     let answered = answer(&api, connection, parts, query, body, &label).await;
     let (user, mut response) = match answered {

@@ -8,26 +8,30 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, AnswerBody};
 use crate::negotiate::{self, Clause};
-use crate::request::DiscoveryPath;
+use crate::request::{DiscoveryPath, Query};
 
 /// The release of Kubernetes whose API this is.
 const GIT_VERSION: &str = "v1.36.0+podium";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
+/// The paths that tell whether the server is well.
+const HEALTH_CHECKS: &[&str] = &["healthz", "livez", "readyz"];
+
 /// Answers everybody may have, known or not.
-pub(crate) fn public(path: &str, stopping: bool) -> Option<Response<AnswerBody>> {
+pub(crate) fn public(path: &str, query: &Query, stopping: bool) -> Option<Response<AnswerBody>> {
     let path = path.trim_end_matches('/');
-    match path {
-        "/version" => Some(answer::document(200, &version())),
-        "/readyz" if stopping => {
-            Some(answer::raw(500, "text/plain; charset=utf-8", "[-]shutdown failed\n"))
-        }
-        "/healthz" | "/livez" | "/readyz" => {
-            Some(answer::raw(200, "text/plain; charset=utf-8", "ok"))
-        }
-        _ => None,
+    if path == "/version" {
+        return Some(answer::document(200, &version()));
     }
+    let check = path.strip_prefix('/').filter(|name| HEALTH_CHECKS.contains(name))?;
+    let failed = check == "readyz" && stopping;
+    let (code, text) = match (failed, query.has("verbose")) {
+        (false, false) => (200, "ok".to_owned()),
+        (false, true) => (200, format!("[+]ping ok\n[+]shutdown ok\n{check} check passed\n")),
+        (true, _) => (500, format!("[+]ping ok\n[-]shutdown failed\n{check} check failed\n")),
+    };
+    Some(answer::raw(code, "text/plain; charset=utf-8", text))
 }
 
 fn version() -> Value {

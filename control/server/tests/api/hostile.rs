@@ -89,6 +89,19 @@ async fn unusual_paths_lead_nowhere_or_where_they_say() {
 }
 
 #[tokio::test]
+async fn health_is_told_in_a_word_or_in_full() {
+    let cluster = Cluster::start().await;
+    for (path, want) in [
+        ("/healthz", "ok"),
+        ("/livez", "ok"),
+        ("/readyz?verbose", "[+]ping ok\n[+]shutdown ok\nreadyz check passed\n"),
+    ] {
+        let (parts, body) = cluster.raw("GET", path, "", Bytes::new()).await;
+        assert_eq!((parts.status, &body[..]), (StatusCode::OK, want.as_bytes()), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn requests_beyond_the_limit_are_told_to_come_back() {
     let cluster = Cluster::configured(|config| {
         config.reads_in_flight_max = 0;
