@@ -155,7 +155,8 @@ fn event(ingress: &Ingress, problem: &Problem, now: Timestamp) -> Event {
     };
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", problem.object.name)),
+            // Named as client-go names Events; a dot may not end a generateName.
+            name: Some(format!("{}.{:x}", problem.object.name, now.as_nanosecond())),
             namespace: namespace.clone(),
             ..ObjectMeta::default()
         },

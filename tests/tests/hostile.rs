@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podium_tests::cluster::{Cluster, INGRESS_CLASS};
-use podium_tests::kubectl::Kubectl;
 use podium_tests::wait::wait_until;
 use serde_json::Value;
 
@@ -65,7 +64,8 @@ fn wait_status(cluster: &Cluster, host: &str, ca: Option<&Path>, status: &str) {
     .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.last_words()));
 }
 
-fn wait_event(kubectl: &Kubectl, ingress: &str, words: &[&str]) {
+fn wait_event(cluster: &Cluster, ingress: &str, words: &[&str]) {
+    let kubectl = cluster.kubectl("1.36");
     let selector = format!("involvedObject.kind=Ingress,involvedObject.name={ingress}");
     let args = ["get", "events", "--field-selector", &selector];
     kubectl
@@ -77,7 +77,7 @@ fn wait_event(kubectl: &Kubectl, ingress: &str, words: &[&str]) {
                 words.iter().all(|word| text.contains(word))
             })
         })
-        .unwrap();
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.last_words()));
 }
 
 fn write_ca(cluster: &Cluster, name: &str, pem: &str) -> PathBuf {
@@ -134,20 +134,20 @@ fn what_is_wrong_with_one_ingress_is_told_and_the_others_serve() {
     // A Service that is not there: 503 for its host, and the Event names it.
     let missing = ingress("missing", "missing.example", "no-such-svc", "");
     kubectl.apply(&missing).unwrap();
-    wait_event(&kubectl, "missing", &["no-such-svc"]);
+    wait_event(&cluster, "missing", &["no-such-svc"]);
     wait_status(&cluster, "missing.example", None, "503");
     // A port that the Service does not have.
     let port = ingress("port", "port.example", "user-interface-svc", "")
         .replace("number: 80", "number: 81");
     kubectl.apply(&port).unwrap();
-    wait_event(&kubectl, "port", &["user-interface-svc", "81"]);
+    wait_event(&cluster, "port", &["user-interface-svc", "81"]);
     wait_status(&cluster, "port.example", None, "503");
     // A certificate that never was one, and a Secret that is not there.
     let (other_pem, _) = certificate("broken.example");
     let broken =
         ingress("broken", "broken.example", "user-interface-svc", &tls("broken.example", "broken"));
     kubectl.apply(&[tls_secret("broken", &other_pem, "not a key"), broken].concat()).unwrap();
-    wait_event(&kubectl, "broken", &["broken"]);
+    wait_event(&cluster, "broken", &["broken"]);
     let absent = ingress(
         "absent",
         "absent.example",
@@ -155,12 +155,12 @@ fn what_is_wrong_with_one_ingress_is_told_and_the_others_serve() {
         &tls("absent.example", "no-such-secret"),
     );
     kubectl.apply(&absent).unwrap();
-    wait_event(&kubectl, "absent", &["no-such-secret"]);
+    wait_event(&cluster, "absent", &["no-such-secret"]);
     wait_status(&cluster, "good.example", Some(&ca), "200");
 
     // A certificate that breaks later: the one before it stays.
     kubectl.apply(&tls_secret("good", "rubbish", &key)).unwrap();
-    wait_event(&kubectl, "good", &["good"]);
+    wait_event(&cluster, "good", &["good"]);
     wait_status(&cluster, "good.example", Some(&ca), "200");
     // And a good one is swapped in.
     let (pem, key) = certificate("good.example");
