@@ -19,9 +19,16 @@ impl Netns {
     /// Makes the namespace `<prefix>-<role>` with its loopback up.
     ///
     /// # Errors
-    /// When `ip` fails, with its words.
+    /// When somebody else has a namespace of this name, or `ip` fails, with its words.
     pub fn create(workdir: &Workdir, role: &str) -> anyhow::Result<Self> {
         let name = format!("{}-{role}", workdir.prefix());
+        // Before it is recorded: what is recorded is ours to delete.
+        if path(&name).exists() {
+            bail!(
+                "the network namespace {name} exists already: another checkout runs the same, or \
+                 left it behind; end that one, or remove it with `ip netns delete {name}`"
+            );
+        }
         workdir.record(&Made::Netns(name.clone()))?;
         ip(&["netns", "add", &name])?;
         let netns = Self { name };
