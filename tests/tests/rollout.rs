@@ -1,8 +1,6 @@
 //! A Deployment rolled forward, back and to another size under load: through its ClusterIP and
 //! through the ingress, without a failed request.
 
-#![expect(clippy::unwrap_used, reason = "a failed step fails the test, with its words")]
-
 use std::time::Duration;
 
 use podium_tests::cluster::{Cluster, INGRESS_CLASS};

@@ -80,7 +80,9 @@ impl Deployments {
             Op::Create(set) => self.create(deployment, &set).await?,
             Op::Update { old, new } => self.0.update(&cache.replica_sets, &*old, &*new).await?,
             Op::Delete(set) => self.0.delete(&cache.replica_sets, &*set).await?,
-            Op::Annotate(new) => self.0.update(&cache.deployments, deployment, &*new).await?,
+            Op::Annotate(new) => {
+                self.0.update_status(&cache.deployments, deployment, &*new).await?;
+            }
             Op::Event(message) => {
                 self.0.events.normal(COMPONENT, deployment, "ScalingReplicaSet", message);
             }

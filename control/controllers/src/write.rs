@@ -80,7 +80,8 @@ impl Context {
         self.patch(store, old, "update", &patch, None).await
     }
 
-    /// Writes the difference of two forms of an object's status.
+    /// Writes the difference of two forms of an object's status and annotations, which leaves the
+    /// generation alone.
     pub(crate) async fn update_status<K>(
         &self,
         store: &Store<K>,
@@ -90,12 +91,19 @@ impl Context {
     where
         K: Watched + Serialize,
     {
-        let (before, after) = (encode(old)?, encode(new)?);
-        let Some(patch) = difference(&before["status"], &after["status"]) else { return Ok(()) };
-        let patch = json!({
-            "metadata": { "resourceVersion": old.meta().resource_version },
-            "status": patch,
-        });
+        let written = |object: Value| {
+            json!({
+                "metadata": { "annotations": object["metadata"]["annotations"] },
+                "status": object["status"],
+            })
+        };
+        let (before, after) = (written(encode(old)?), written(encode(new)?));
+        let Some(mut patch) = difference(&before, &after) else { return Ok(()) };
+        // The difference may be in the status alone, without metadata to put it into.
+        if patch.get("metadata").is_none() {
+            patch["metadata"] = json!({});
+        }
+        patch["metadata"]["resourceVersion"] = json!(old.meta().resource_version);
         self.patch(store, old, "update status of", &patch, Some("status")).await
     }
 
