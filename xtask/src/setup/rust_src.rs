@@ -65,8 +65,15 @@ fn from_debian(project: &Project, library: &Path) -> anyhow::Result<()> {
     let source = unpacked.join(format!("usr/src/rustc-{TOOLCHAIN}/library"));
     let parent = library.parent().context("the sysroot has no folder for sources")?;
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-    // The toolchain may lie on another file system: copied, not renamed.
-    build::run(Command::new("cp").arg("-a").arg(&source).arg(parent))?;
+    // The toolchain may lie on another file system: copied. Renamed once it is whole, so that an
+    // interrupted copy is not taken for the sources.
+    let partial = parent.join("library.partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
+    }
+    build::run(Command::new("cp").arg("-a").arg(&source).arg(&partial))?;
+    fs::rename(&partial, library)
+        .with_context(|| format!("rename {} to {}", partial.display(), library.display()))?;
     fs::remove_dir_all(&unpacked).with_context(|| format!("remove {}", unpacked.display()))?;
     if !has_core(library) {
         bail!("the package has no core sources at {}", source.display());
