@@ -43,10 +43,12 @@ pub fn check() -> Result<(), String> {
         );
     }
     if cgroup_hierarchies().v2.is_none() {
-        return Err("no cgroup v2 tree is mounted: mount -t cgroup2 none /sys/fs/cgroup (beside v1 \
+        return Err(
+            "no cgroup v2 tree is mounted: mount -t cgroup2 none /sys/fs/cgroup (beside v1 \
                     hierarchies, on a new folder /sys/fs/cgroup/unified), or boot with \
                     systemd.unified_cgroup_hierarchy=1"
-            .to_owned());
+                .to_owned(),
+        );
     }
     Ok(())
 }
