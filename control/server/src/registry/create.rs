@@ -95,11 +95,10 @@ impl Registry {
     ) -> Result<Value, Status> {
         let name = object::name(&new).to_owned();
         strategy::prepare_create(kind.stored, &mut new);
-        // A Service is refused for its addresses only if it may exist at all.
-        if self.find(kind, namespace, &name).await?.is_some() && !name.is_empty() {
-            return Err(Status::already_exists(kind.served, &name));
-        }
+        let exists = async || Ok(self.find(kind, namespace, &name).await?.is_some());
         let claim = match kind.stored.kind {
+            // Refused for its addresses only if it may exist at all.
+            "Service" if exists().await? => return Err(Status::already_exists(kind.served, &name)),
             "Service" => Some(
                 self.allocators
                     .create(&mut new)
@@ -112,7 +111,8 @@ impl Registry {
             return Err(Status::invalid(kind.served, &name, &errors));
         }
         if options.dry_run {
-            return Ok(new);
+            let taken = exists().await?;
+            return if taken { Err(Status::already_exists(kind.served, &name)) } else { Ok(new) };
         }
         match self.store.create(&kind.key(namespace, &name), new).await {
             Ok(stored) => {
