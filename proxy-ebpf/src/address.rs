@@ -5,8 +5,7 @@
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// An IP address and a port, in network order: an element of the endpoints array, and what a
-/// socket's peer is remembered as.
+/// An IP address and a port, in network order.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressPort {
@@ -51,6 +50,46 @@ impl AddressPort {
 impl From<SocketAddr> for AddressPort {
     fn from(from: SocketAddr) -> Self {
         Self::new(map(from.ip()), from.port().to_be_bytes())
+    }
+}
+
+/// An element of the `endpoints` array.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// The address; IPv4 as `::ffff:a.b.c.d`.
+    pub ip: [u8; 16],
+    /// The port, big-endian.
+    pub port: [u8; 2],
+    /// Where it is: [`Endpoint::ON_NODE`], [`Endpoint::ON_HOST`].
+    pub place: u8,
+    zero: [u8; 5],
+}
+
+const _: () = assert!(size_of::<Endpoint>() == 16 + 2 + 1 + 5);
+
+#[cfg(feature = "user")]
+// SAFETY: no padding (asserted above), and every bit pattern is a value.
+unsafe impl aya::Pod for Endpoint {}
+
+impl Endpoint {
+    /// On another node.
+    pub const ELSEWHERE: u8 = 0;
+    /// A pod of this node, behind a device of its own.
+    pub const ON_NODE: u8 = 1;
+    /// This node itself: a pod in the host's network, or a process.
+    pub const ON_HOST: u8 = 2;
+
+    /// An endpoint at an address and port.
+    #[inline(always)]
+    pub const fn new(at: &AddressPort, place: u8) -> Self {
+        Self { ip: at.ip, port: at.port, place, zero: [0; 5] }
+    }
+
+    /// Where it is reached.
+    #[inline(always)]
+    pub const fn at(&self) -> AddressPort {
+        AddressPort::new(self.ip, self.port)
     }
 }
 

@@ -10,12 +10,19 @@
 
 pub mod address;
 pub mod choice;
+pub mod config;
+pub mod flow;
 pub mod maps;
+pub mod outcome;
 pub mod service;
 pub mod socket;
 
-pub use address::AddressPort;
+pub use address::{AddressPort, Endpoint};
+pub use config::{Cidr, Config, PortRange, SourceRange};
+pub use flow::{FlowEntry, FlowKey, FragmentKey, FragmentPorts, Hook, Tuple};
+pub use outcome::{Event, Monitor, Outcome, Place, ServiceCounters};
 pub use service::{
-    Family, NoEndpoint, Protocol, ServiceEntry, ServiceKey, ServiceName, Span, flags,
+    Family, FrontendKind, NoEndpoint, Origin, Protocol, ServiceEntry, ServiceKey, ServiceName,
+    Span, flags,
 };
 pub use socket::{AffinityEntry, AffinityKey, PeerKey};

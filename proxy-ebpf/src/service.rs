@@ -12,6 +12,21 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP.
     Udp = 17,
+    /// SCTP.
+    Sctp = 132,
+}
+
+impl Protocol {
+    /// The protocol with an IANA number, if Services have it.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
+            _ => None,
+        }
+    }
 }
 
 /// An IP family. A dual-stack Service is two sets of endpoints, one for each.
@@ -91,20 +106,77 @@ pub struct ServiceEntry {
     pub endpoints: Span,
     /// Those on this node; filled only where a policy asks for it.
     pub local: Span,
+    /// Table for the consistent choice ([`crate::choice::slot`]): `len` slots from block `start` of
+    /// the `maglev` array on, each an offset into `endpoints`. Empty: none is needed, or none had
+    /// room.
+    pub maglev: Span,
     /// [`ServiceEntry::seal`] of the fields above. The kernel gives the memory of a replaced
     /// element to the next update at once, so a program that still reads it can meet half of
     /// another entry; the seal tells it to look again.
     pub sealed: u32,
 }
 
-const _: () = assert!(size_of::<ServiceEntry>() == 4 + 4 + 4 + 8 + 8 + 4);
+const _: () = assert!(size_of::<ServiceEntry>() == 4 + 4 + 4 + 8 + 8 + 8 + 4);
 
 /// Bits of [`ServiceEntry::flags`].
 pub mod flags {
     /// The entry stands for a ClusterIP as a whole and leads nowhere.
     pub const WHOLE_ADDRESS: u32 = 1;
-    /// Only endpoints of this node (`internalTrafficPolicy: Local`).
-    pub const LOCAL_ONLY: u32 = 1 << 1;
+    /// Sockets and pods of this node get endpoints of this node only (`internalTrafficPolicy:
+    /// Local`).
+    pub const INTERNAL_LOCAL: u32 = 1 << 1;
+    /// So does traffic from outside (`externalTrafficPolicy: Local`), with its source address kept.
+    pub const EXTERNAL_LOCAL: u32 = 1 << 2;
+    /// Only sources in `source_ranges` (`loadBalancerSourceRanges`).
+    pub const SOURCE_RANGES: u32 = 1 << 3;
+    /// Only sockets of the node's own network namespace: a node port on a loopback address.
+    pub const HOST_ONLY: u32 = 1 << 4;
+    /// Where a [`super::FrontendKind`] stands, for `status`; no program reads it.
+    pub const KIND_SHIFT: u32 = 8;
+}
+
+/// What an address of a Service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum FrontendKind {
+    /// `spec.clusterIPs`.
+    ClusterIp = 0,
+    /// `spec.externalIPs`.
+    ExternalIp = 1,
+    /// `status.loadBalancer.ingress`.
+    LoadBalancer = 2,
+    /// An address of this node with `spec.ports[].nodePort`.
+    NodePort = 3,
+    /// A loopback address of this node with `spec.ports[].nodePort`, for sockets of the host.
+    LoopbackNodePort = 4,
+}
+
+impl FrontendKind {
+    /// The kind in [`ServiceEntry::flags`]; `None` for one of another version.
+    pub const fn from_flags(flags: u32) -> Option<Self> {
+        match (flags >> flags::KIND_SHIFT) & 0xf {
+            0 => Some(Self::ClusterIp),
+            1 => Some(Self::ExternalIp),
+            2 => Some(Self::LoadBalancer),
+            3 => Some(Self::NodePort),
+            4 => Some(Self::LoopbackNodePort),
+            _ => None,
+        }
+    }
+
+    /// Its bits in [`ServiceEntry::flags`].
+    pub const fn to_flags(self) -> u32 {
+        (self as u32) << flags::KIND_SHIFT
+    }
+}
+
+/// Where traffic to a service comes from, as its traffic policies tell it apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A socket or a pod of this node.
+    Inside,
+    /// Another machine.
+    Outside,
 }
 
 /// Why an entry leads to no endpoint.
@@ -135,6 +207,8 @@ impl ServiceEntry {
             self.endpoints.len,
             self.local.start,
             self.local.len,
+            self.maglev.start,
+            self.maglev.len,
         ];
         let mut sum = 0_u32;
         let mut index = 0;
@@ -147,12 +221,22 @@ impl ServiceEntry {
         sum
     }
 
-    /// The span a connection may choose from.
+    /// Whether traffic of this origin gets endpoints of this node only.
     #[inline(always)]
-    pub const fn candidates(&self) -> Result<Span, NoEndpoint> {
+    pub const fn local_only(&self, origin: Origin) -> bool {
+        let bit = match origin {
+            Origin::Inside => flags::INTERNAL_LOCAL,
+            Origin::Outside => flags::EXTERNAL_LOCAL,
+        };
+        self.flags & bit != 0
+    }
+
+    /// The span that traffic of this origin may choose from.
+    #[inline(always)]
+    pub const fn candidates(&self, origin: Origin) -> Result<Span, NoEndpoint> {
         if self.endpoints.len == 0 {
             Err(NoEndpoint::Anywhere)
-        } else if self.flags & flags::LOCAL_ONLY == 0 {
+        } else if !self.local_only(origin) {
             Ok(self.endpoints)
         } else if self.local.len == 0 {
             Err(NoEndpoint::OnThisNode)

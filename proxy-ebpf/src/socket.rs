@@ -12,21 +12,39 @@ pub enum Holder {
     /// One unconnected UDP socket: its datagrams to one service stay on one endpoint, as they
     /// would with conntrack.
     Socket = 1,
+    /// The source address of packets.
+    Address = 2,
 }
 
 /// Key of the `affinity` map.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AffinityKey {
-    /// Cookie of the network namespace or of the socket.
-    pub client: u64,
+    /// Cookie of the network namespace or of the socket, in the first 8 bytes; or an address.
+    pub client: [u8; 16],
     /// [`crate::ServiceEntry::id`].
     pub service_id: u32,
     /// A [`Holder`].
     pub holder: u32,
 }
 
-const _: () = assert!(size_of::<AffinityKey>() == 8 + 4 + 4);
+impl AffinityKey {
+    /// The key of a cookie's holder.
+    #[inline(always)]
+    pub const fn of_cookie(cookie: u64, service_id: u32, holder: Holder) -> Self {
+        let [a, b, c, d, e, f, g, h] = cookie.to_ne_bytes();
+        let client = [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0];
+        Self { client, service_id, holder: holder as u32 }
+    }
+
+    /// The key of an address.
+    #[inline(always)]
+    pub const fn of_address(client: [u8; 16], service_id: u32) -> Self {
+        Self { client, service_id, holder: Holder::Address as u32 }
+    }
+}
+
+const _: () = assert!(size_of::<AffinityKey>() == 16 + 4 + 4);
 
 /// Value of the `affinity` map.
 #[repr(C)]

@@ -15,6 +15,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use podium_proxy_ebpf::ServiceCounters;
+
 use crate::plan::{Op, held::Snapshot};
 
 /// Where operations go.
@@ -31,11 +33,11 @@ pub trait Datapath {
     /// If the kernel refuses it. What the maps then contain must be read again.
     fn execute(&mut self, op: &Op) -> Result<(), Error>;
 
-    /// Connections made, by service id, of the ids given.
+    /// What was counted, by service id, of the ids given.
     ///
     /// # Errors
     /// If the counters cannot be read.
-    fn hits(&self, ids: &[u32]) -> Result<BTreeMap<u32, u64>, Error>;
+    fn counters(&self, ids: &[u32]) -> Result<BTreeMap<u32, ServiceCounters>, Error>;
 }
 
 /// A datapath that the reconciler writes to and the metrics read from.

@@ -17,7 +17,7 @@ use k8s_openapi::api::{
 };
 use podium_proxy_ebpf::{AddressPort, Protocol};
 
-use crate::model::{Desired, ObjectName, PortName, Problem, ServicePort};
+use crate::model::{Desired, LocalNode, ObjectName, PortName, Problem, ServicePort};
 use slice::Slice;
 use translate::Translated;
 
@@ -36,6 +36,7 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Index {
     node_name: Option<String>,
+    local_node: LocalNode,
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, Slice>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
@@ -48,6 +49,14 @@ impl Index {
     /// An empty index. Without a node name no endpoint counts as local.
     pub fn new(node_name: Option<String>) -> Self {
         Self { node_name, ..Self::default() }
+    }
+
+    /// What is known of this node now. Everything is translated anew if it changed.
+    pub fn set_local_node(&mut self, local_node: LocalNode) {
+        if self.local_node != local_node {
+            self.local_node = local_node;
+            self.changed.extend(self.services.keys().cloned());
+        }
     }
 
     /// Takes in one change; [`Index::desired`] draws the conclusions.

@@ -143,7 +143,8 @@ fn run(args: &RunArgs) -> Result<()> {
             .to_string_lossy()
             .to_lowercase(),
     };
-    let limits = Limits { services: args.max_services, endpoints: args.max_endpoints };
+    let limits =
+        Limits { services: args.max_services, endpoints: args.max_endpoints, ..Limits::default() };
     let (programs, datapath) = kernel::load(&PinDir::new(&args.pins.pin_dir), limits)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -165,7 +165,10 @@ impl Metrics {
         let lacking = (held.ports.values())
             .filter(|port| {
                 let content = &port.content;
-                content.addresses.values().any(|reach| *reach == crate::model::Reach::Node)
+                content
+                    .addresses
+                    .values()
+                    .any(|frontend| frontend.internal == crate::model::Reach::Node)
                     && content.local.is_empty()
                     && !content.endpoints.is_empty()
             })
@@ -252,13 +255,13 @@ impl Collector for ServiceHits {
         let Some(datapath) = datapath else {
             return Vec::new();
         };
-        let hits = datapath.lock().unwrap_or_else(PoisonError::into_inner).hits(&ids);
+        let hits = datapath.lock().unwrap_or_else(PoisonError::into_inner).counters(&ids);
         self.vector.reset();
         for (id, count) in hits.unwrap_or_default() {
             let Some(labels) = names.get(&id) else {
                 continue;
             };
-            self.vector.with_label_values(labels).inc_by(count);
+            self.vector.with_label_values(labels).inc_by(count.connections);
         }
         self.vector.collect()
     }

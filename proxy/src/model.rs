@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use podium_proxy_ebpf::{AddressPort, Family, Protocol, ServiceName, service::LABEL_LEN_MAX};
+use ipnet::IpNet;
+use podium_proxy_ebpf::{
+    AddressPort, Endpoint, Family, FrontendKind, Protocol, ServiceName, service::LABEL_LEN_MAX,
+};
 
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,7 +68,7 @@ impl PortName {
         Some(Self {
             service: ObjectName { namespace: text(&from.namespace)?, name: text(&from.name)? },
             port: text(&from.port)?,
-            protocol: protocol_from_number(from.protocol)?,
+            protocol: Protocol::from_number(from.protocol)?,
             family: match from.family {
                 number if number == Family::V4 as u8 => Family::V4,
                 number if number == Family::V6 as u8 => Family::V6,
@@ -89,20 +92,12 @@ fn text(from: &[u8]) -> Option<String> {
     std::str::from_utf8(&from[..len]).ok().map(str::to_owned)
 }
 
-/// The protocol with an IANA number.
-pub const fn protocol_from_number(number: u8) -> Option<Protocol> {
-    match number {
-        6 => Some(Protocol::Tcp),
-        17 => Some(Protocol::Udp),
-        _ => None,
-    }
-}
-
 /// The protocol as Kubernetes spells it.
 pub const fn protocol_text(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
     }
 }
 
@@ -114,13 +109,27 @@ pub const fn family_of(ip: IpAddr) -> Family {
     }
 }
 
-/// Which endpoints an address of a service leads to.
+/// Which endpoints traffic gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// All of them.
     Cluster,
-    /// Those on this node (`internalTrafficPolicy: Local`).
+    /// Those on this node.
     Node,
+}
+
+/// An address of a service port, and what its policies make of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    /// What the address is.
+    pub kind: FrontendKind,
+    /// For sockets and pods of this node: `internalTrafficPolicy` at ClusterIPs, all endpoints at
+    /// every other address.
+    pub internal: Reach,
+    /// For other machines: `externalTrafficPolicy`; at ClusterIPs as `internal`.
+    pub external: Reach,
+    /// Whether only [`ServicePort::source_ranges`] may come here.
+    pub restricted: bool,
 }
 
 /// A service port in one IP family.
@@ -128,14 +137,36 @@ pub enum Reach {
 pub struct ServicePort {
     /// Its identity.
     pub name: PortName,
-    /// Every address it is reached at: ClusterIP, external, load balancer.
-    pub addresses: BTreeMap<AddressPort, Reach>,
-    /// The endpoints to choose from, sorted, without duplicates.
-    pub endpoints: Vec<AddressPort>,
+    /// Every address it is reached at.
+    pub addresses: BTreeMap<AddressPort, Frontend>,
+    /// The endpoints to choose from, topology considered; sorted, without duplicates.
+    pub endpoints: Vec<Endpoint>,
     /// Those on this node, likewise; empty unless an address reaches only the node.
-    pub local: Vec<AddressPort>,
+    pub local: Vec<Endpoint>,
     /// How long a client keeps its endpoint; 0: no session affinity.
     pub affinity_secs: u32,
+    /// Who may use the restricted addresses; of this port's family.
+    pub source_ranges: BTreeSet<IpNet>,
+}
+
+impl ServicePort {
+    /// Whether the kernel needs a table for the consistent choice: some address gives traffic from
+    /// outside all endpoints.
+    pub fn is_consistent(&self) -> bool {
+        (self.addresses.values()).any(|frontend| {
+            !matches!(frontend.kind, FrontendKind::ClusterIp | FrontendKind::LoopbackNodePort)
+                && frontend.external == Reach::Cluster
+        })
+    }
+}
+
+/// What `/healthz` of a `healthCheckNodePort` answers from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The Service.
+    pub service: ObjectName,
+    /// Its ready endpoints on this node, over all families; terminating ones do not count.
+    pub local_endpoints: usize,
 }
 
 /// All the kernel should hold.
@@ -145,6 +176,19 @@ pub struct Desired {
     pub ports: BTreeMap<PortName, Arc<ServicePort>>,
     /// Every ClusterIP, whose unknown ports are refused.
     pub cluster_ips: BTreeSet<IpAddr>,
+    /// Ports that load balancers ask whether this node has endpoints.
+    pub health_checks: BTreeMap<u16, HealthCheck>,
+}
+
+/// What matters about the node this runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalNode {
+    /// `topology.kubernetes.io/zone` of its Node.
+    pub zone: Option<String>,
+    /// Addresses on which node ports are served to other machines.
+    pub nodeport_ips: BTreeSet<IpAddr>,
+    /// Every address of the host; an endpoint with one of them is in the host's network.
+    pub host_ips: BTreeSet<IpAddr>,
 }
 
 /// Something wrong with an object. It is skipped or trimmed; all others are unaffected.

@@ -13,9 +13,12 @@ use std::{
     sync::Arc,
 };
 
-use podium_proxy_ebpf::{AddressPort, ServiceEntry, ServiceKey, ServiceName, Span, address, flags};
+use podium_proxy_ebpf::{
+    Endpoint, FrontendKind, ServiceEntry, ServiceKey, ServiceName, SourceRange, Span, address,
+    flags,
+};
 
-use crate::model::{Desired, PortName, Problem, Reach, ServicePort};
+use crate::model::{Desired, Frontend, PortName, Problem, Reach, ServicePort};
 use held::{Held, HeldPort};
 
 /// One change of one map.
@@ -26,7 +29,34 @@ pub enum Op {
         /// Index of the first.
         start: u32,
         /// The endpoints, sorted.
-        endpoints: Vec<AddressPort>,
+        endpoints: Vec<Endpoint>,
+    },
+    /// Stores a table for the consistent choice, where no entry points yet.
+    WriteMaglev {
+        /// Index of its first block.
+        start: u32,
+        /// The slots: offsets into the span of endpoints.
+        slots: Vec<u16>,
+    },
+    /// The list of endpoints of an id is another one now: flows that must not outlive their
+    /// endpoint look it up again.
+    Renew {
+        /// The id.
+        id: u32,
+    },
+    /// Lets a range of sources in.
+    AddSourceRange {
+        /// Service and first address.
+        range: SourceRange,
+        /// Leading bits that count, of those of the address.
+        prefix_len: u32,
+    },
+    /// Lets it in no more.
+    RemoveSourceRange {
+        /// Service and first address.
+        range: SourceRange,
+        /// Leading bits that count, of those of the address.
+        prefix_len: u32,
     },
     /// Says whose id this is.
     SetName {
@@ -113,6 +143,22 @@ fn wanted_keys(desired: &Desired) -> HashMap<ServiceKey, &PortName> {
 /// The entry that marks a ClusterIP as one.
 pub fn whole_address_entry(key: &ServiceKey) -> ServiceEntry {
     sealed(key, ServiceEntry { flags: flags::WHOLE_ADDRESS, ..ServiceEntry::default() })
+}
+
+/// An address's kind and policies, as an entry carries them.
+fn entry_flags(frontend: &Frontend) -> u32 {
+    let mut bits = frontend.kind.to_flags();
+    for (set, bit) in [
+        (frontend.internal == Reach::Node, flags::INTERNAL_LOCAL),
+        (frontend.external == Reach::Node, flags::EXTERNAL_LOCAL),
+        (frontend.restricted, flags::SOURCE_RANGES),
+        (frontend.kind == FrontendKind::LoopbackNodePort, flags::HOST_ONLY),
+    ] {
+        if set {
+            bits |= bit;
+        }
+    }
+    bits
 }
 
 fn sealed(key: &ServiceKey, mut entry: ServiceEntry) -> ServiceEntry {
@@ -253,19 +299,17 @@ impl Planner<'_> {
         old: Option<HeldPort>,
         new: HeldPort,
     ) {
-        for (address, reach) in &port.addresses {
+        for (address, frontend) in &port.addresses {
             let key = ServiceKey::new(address, name.protocol);
             let entry = sealed(
                 &key,
                 ServiceEntry {
                     id: new.id,
-                    flags: match reach {
-                        Reach::Cluster => 0,
-                        Reach::Node => flags::LOCAL_ONLY,
-                    },
+                    flags: entry_flags(frontend),
                     affinity_secs: port.affinity_secs,
                     endpoints: new.endpoints,
                     local: new.local,
+                    maglev: Span::default(),
                     sealed: 0,
                 },
             );
@@ -288,7 +332,7 @@ impl Planner<'_> {
         self.held.ports.insert(name.clone(), new);
     }
 
-    fn write(&mut self, endpoints: &[AddressPort]) -> Option<Span> {
+    fn write(&mut self, endpoints: &[Endpoint]) -> Option<Span> {
         let len = u32::try_from(endpoints.len()).ok()?;
         if len == 0 {
             return Some(Span::default());

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write as _};
 
-use podium_proxy_ebpf::AddressPort;
+use podium_proxy_ebpf::Endpoint;
 use serde::Serialize;
 
 use crate::{
@@ -75,22 +75,26 @@ pub fn read(pins: &PinDir) -> Result<Status, Error> {
     let datapath = KernelDatapath::open_current(pins)?;
     let held = Held::rebuild(&datapath.snapshot()?, datapath.limits());
     let ids: Vec<u32> = held.ports.values().map(|port| port.id).collect();
-    let hits = datapath.hits(&ids)?;
-    let shown = |list: &[AddressPort]| list.iter().map(|at| at.socket_addr().to_string()).collect();
+    let hits = datapath.counters(&ids)?;
+    let shown =
+        |list: &[Endpoint]| list.iter().map(|one| one.at().socket_addr().to_string()).collect();
     let services = (held.ports.iter())
         .map(|(name, port)| {
             let content = &port.content;
-            let only_local = content.addresses.values().any(|reach| *reach == Reach::Node);
+            let only_local =
+                content.addresses.values().any(|frontend| frontend.internal == Reach::Node);
             ServiceStatus {
                 namespace: name.service.namespace.clone(),
                 name: name.service.name.clone(),
                 port: name.port.clone(),
                 protocol: protocol_text(name.protocol),
-                addresses: shown(&content.addresses.keys().copied().collect::<Vec<_>>()),
+                addresses: (content.addresses.keys())
+                    .map(|at| at.socket_addr().to_string())
+                    .collect(),
                 endpoints: shown(&content.endpoints),
                 local_endpoints: only_local.then(|| shown(&content.local)),
                 affinity_seconds: content.affinity_secs,
-                hits: hits.get(&port.id).copied().unwrap_or(0),
+                hits: hits.get(&port.id).map_or(0, |count| count.connections),
             }
         })
         .collect();

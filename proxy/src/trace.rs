@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use podium_proxy_ebpf::{AddressPort, NoEndpoint, Protocol, ServiceKey, Span, flags};
+use podium_proxy_ebpf::{AddressPort, NoEndpoint, Origin, Protocol, ServiceKey, Span};
 
 use crate::{
     model::{PortName, protocol_text},
@@ -78,7 +78,7 @@ pub fn trace(snapshot: &Snapshot, held: &Held, target: Target) -> Trace {
     let name = names.get(&entry.id).map_or("unknown".to_owned(), ToString::to_string);
     steps.push(format!("service {name} (id {})", entry.id));
     steps.push(format!("endpoints: {}", listed(snapshot, entry.endpoints)));
-    if entry.flags & flags::LOCAL_ONLY != 0 {
+    if entry.local_only(Origin::Inside) {
         let local = listed(snapshot, entry.local);
         steps.push(format!("internalTrafficPolicy Local; of this node: {local}"));
     }
@@ -93,13 +93,13 @@ pub fn trace(snapshot: &Snapshot, held: &Held, target: Target) -> Trace {
              used it for {secs} s or it is gone"
         )),
     }
-    let outcome = match entry.candidates() {
+    let outcome = match entry.candidates(Origin::Inside) {
         Err(NoEndpoint::Anywhere) => "refused at once (ECONNREFUSED): no endpoints".to_owned(),
         Err(NoEndpoint::OnThisNode) => {
             "fails at once (EHOSTUNREACH): there are endpoints, but none on this node".to_owned()
         }
         Ok(span) => match snapshot.spans.get(&span).map(Vec::as_slice) {
-            Some([only]) => format!("goes to {}", only.socket_addr()),
+            Some([only]) => format!("goes to {}", only.at().socket_addr()),
             _ => format!("goes to one of these {} at random, all equally likely", span.len),
         },
     };
@@ -110,7 +110,12 @@ fn listed(snapshot: &Snapshot, span: Span) -> String {
     let elements = snapshot.spans.get(&span).map_or(&[][..], Vec::as_slice);
     let mut text = String::new();
     for element in elements {
-        let _ = write!(text, "{}{}", if text.is_empty() { "" } else { " " }, element.socket_addr());
+        let _ = write!(
+            text,
+            "{}{}",
+            if text.is_empty() { "" } else { " " },
+            element.at().socket_addr()
+        );
     }
     if text.is_empty() {
         return "none".to_owned();

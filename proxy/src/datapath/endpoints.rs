@@ -7,12 +7,12 @@ use std::{
     sync::atomic::{Ordering, fence},
 };
 
-use podium_proxy_ebpf::AddressPort;
+use podium_proxy_ebpf::Endpoint;
 
 /// A shared mapping of the whole map.
 #[derive(Debug)]
 pub struct Endpoints {
-    first: NonNull<AddressPort>,
+    first: NonNull<Endpoint>,
     len: u32,
 }
 
@@ -48,7 +48,7 @@ impl Endpoints {
     }
 
     /// Stores elements from `start` on; `false`, and nothing stored, if they do not fit.
-    pub fn write(&mut self, start: u32, elements: &[AddressPort]) -> bool {
+    pub fn write(&mut self, start: u32, elements: &[Endpoint]) -> bool {
         let start = start as usize;
         if start.checked_add(elements.len()).is_none_or(|end| end > self.len as usize) {
             return false;
@@ -65,7 +65,7 @@ impl Endpoints {
     }
 
     /// The elements from `start` on; `None` if there are not that many.
-    pub fn read(&self, start: u32, len: u32) -> Option<Vec<AddressPort>> {
+    pub fn read(&self, start: u32, len: u32) -> Option<Vec<Endpoint>> {
         let end = start.checked_add(len)?;
         if end > self.len {
             return None;
@@ -88,5 +88,5 @@ impl Drop for Endpoints {
 }
 
 const fn bytes(len: u32) -> usize {
-    len as usize * size_of::<AddressPort>()
+    len as usize * size_of::<Endpoint>()
 }

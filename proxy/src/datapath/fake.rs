@@ -2,10 +2,11 @@
 //!
 //! Stricter than the kernel: it panics when an operation touches what a program could be reading.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use podium_proxy_ebpf::{
-    AddressPort, NoEndpoint, Protocol, ServiceEntry, ServiceKey, ServiceName, Span,
+    AddressPort, Endpoint, NoEndpoint, Origin, Protocol, ServiceCounters, ServiceEntry, ServiceKey,
+    ServiceName, SourceRange, Span, choice::SLOTS_PER_BLOCK,
 };
 
 use super::{Datapath, Error};
@@ -21,7 +22,7 @@ pub enum Answer {
     /// A service without a usable endpoint.
     None(NoEndpoint),
     /// One of these.
-    OneOf(Vec<AddressPort>),
+    OneOf(Vec<Endpoint>),
 }
 
 /// The maps.
@@ -29,8 +30,11 @@ pub enum Answer {
 pub struct FakeDatapath {
     services: HashMap<ServiceKey, ServiceEntry>,
     names: BTreeMap<u32, ServiceName>,
-    endpoints: Vec<Option<AddressPort>>,
-    hits: BTreeMap<u32, u64>,
+    endpoints: Vec<Option<Endpoint>>,
+    maglev: Vec<Option<u16>>,
+    source_ranges: BTreeSet<(SourceRange, u32)>,
+    generations: BTreeMap<u32, u32>,
+    counters: BTreeMap<u32, ServiceCounters>,
     /// Spans that were readable since the last wait: written to only after the next.
     exposed: Vec<Span>,
     limits: Limits,
@@ -43,7 +47,10 @@ impl FakeDatapath {
             services: HashMap::new(),
             names: BTreeMap::new(),
             endpoints: vec![None; limits.endpoints as usize],
-            hits: BTreeMap::new(),
+            maglev: vec![None; (limits.maglev * SLOTS_PER_BLOCK) as usize],
+            source_ranges: BTreeSet::new(),
+            generations: BTreeMap::new(),
+            counters: BTreeMap::new(),
             exposed: Vec::new(),
             limits,
         }
@@ -57,19 +64,19 @@ impl FakeDatapath {
             return if whole { Answer::UnknownPort } else { Answer::Untouched };
         };
         assert_eq!(entry.sealed, entry.seal(&key), "entry of {key:?} is not sealed");
-        match entry.candidates() {
+        match entry.candidates(Origin::Inside) {
             Ok(span) => Answer::OneOf(self.read(span)),
             Err(none) => Answer::None(none),
         }
     }
 
-    fn read(&self, span: Span) -> Vec<AddressPort> {
+    fn read(&self, span: Span) -> Vec<Endpoint> {
         let start = span.start as usize;
         let elements = &self.endpoints[start..start + span.len as usize];
         elements.iter().map(|element| element.expect("a span that was never written")).collect()
     }
 
-    fn write(&mut self, start: u32, endpoints: &[AddressPort]) {
+    fn write(&mut self, start: u32, endpoints: &[Endpoint]) {
         let end = start as usize + endpoints.len();
         let live = self.services.values().flat_map(|entry| [entry.endpoints, entry.local]);
         for span in live.chain(self.exposed.iter().copied()) {
@@ -92,12 +99,26 @@ impl Datapath for FakeDatapath {
             .map(|span| (span, self.read(span)))
             .collect();
         let names = self.names.iter().map(|(id, name)| (*id, *name)).collect();
-        Ok(Snapshot { services, names, spans })
+        let source_ranges = self.source_ranges.iter().copied().collect();
+        Ok(Snapshot { services, names, source_ranges, spans })
     }
 
     fn execute(&mut self, op: &Op) -> Result<(), Error> {
         match op {
             Op::WriteEndpoints { start, endpoints } => self.write(*start, endpoints),
+            Op::WriteMaglev { start, slots } => {
+                let start = (start * SLOTS_PER_BLOCK) as usize;
+                for (slot, offset) in self.maglev[start..].iter_mut().zip(slots) {
+                    *slot = Some(*offset);
+                }
+            }
+            Op::Renew { id } => *self.generations.entry(*id).or_default() += 1,
+            Op::AddSourceRange { range, prefix_len } => {
+                self.source_ranges.insert((*range, *prefix_len));
+            }
+            Op::RemoveSourceRange { range, prefix_len } => {
+                self.source_ranges.remove(&(*range, *prefix_len));
+            }
             Op::SetName { id, name } => {
                 self.names.insert(*id, **name);
             }
@@ -105,7 +126,7 @@ impl Datapath for FakeDatapath {
                 self.names.remove(id);
             }
             Op::ResetCounter { id } => {
-                self.hits.insert(*id, 0);
+                self.counters.insert(*id, ServiceCounters::default());
             }
             Op::SetService { key, entry } => {
                 let old = self.services.insert(*key, *entry);
@@ -121,7 +142,8 @@ impl Datapath for FakeDatapath {
         Ok(())
     }
 
-    fn hits(&self, ids: &[u32]) -> Result<BTreeMap<u32, u64>, Error> {
-        Ok(ids.iter().map(|id| (*id, self.hits.get(id).copied().unwrap_or(0))).collect())
+    fn counters(&self, ids: &[u32]) -> Result<BTreeMap<u32, ServiceCounters>, Error> {
+        let count = |id: &u32| (*id, self.counters.get(id).copied().unwrap_or_default());
+        Ok(ids.iter().map(count).collect())
     }
 }

@@ -18,7 +18,7 @@ use aya::{
 };
 use nix::fcntl::Flock;
 use podium_proxy_ebpf::{
-    ServiceEntry, ServiceKey, ServiceName, Span,
+    ServiceCounters, ServiceEntry, ServiceKey, ServiceName, Span,
     maps::{COUNTERS, ENDPOINTS, NAMES, SERVICES},
 };
 
@@ -47,7 +47,7 @@ const READERS_REST: Duration = Duration::from_secs(1);
 pub struct KernelDatapath {
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     names: HashMap<MapData, u32, ServiceName>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, ServiceCounters>,
     endpoints: Endpoints,
     limits: Limits,
 }
@@ -84,7 +84,7 @@ impl KernelDatapath {
         self.limits
     }
 
-    fn read_span(&self, span: Span) -> Option<(Span, Vec<podium_proxy_ebpf::AddressPort>)> {
+    fn read_span(&self, span: Span) -> Option<(Span, Vec<podium_proxy_ebpf::Endpoint>)> {
         self.endpoints.read(span.start, span.len).map(|elements| (span, elements))
     }
 }
@@ -113,7 +113,7 @@ impl Datapath for KernelDatapath {
             .flat_map(|(_, entry): &(_, ServiceEntry)| [entry.endpoints, entry.local])
             .filter_map(|span| self.read_span(span))
             .collect();
-        Ok(Snapshot { services, names, spans })
+        Ok(Snapshot { services, names, source_ranges: Vec::new(), spans })
     }
 
     fn execute(&mut self, op: &Op) -> Result<(), Error> {
@@ -125,6 +125,10 @@ impl Datapath for KernelDatapath {
                 let size = self.endpoints.len();
                 Err(Error::BeyondEndpoints { start: *start, len: endpoints.len(), size })
             }
+            Op::WriteMaglev { .. }
+            | Op::Renew { .. }
+            | Op::AddSourceRange { .. }
+            | Op::RemoveSourceRange { .. } => Ok(()),
             Op::SetName { id, name } => {
                 self.names.insert(id, **name, 0).map_err(Error::map("write", NAMES))
             }
@@ -133,7 +137,7 @@ impl Datapath for KernelDatapath {
             }
             Op::ResetCounter { id } => {
                 let cpus = nr_cpus().map_err(|(_, error)| Error::io("count", "CPUs")(error))?;
-                let zeros = PerCpuValues::try_from(vec![0_u64; cpus])
+                let zeros = PerCpuValues::try_from(vec![ServiceCounters::default(); cpus])
                     .map_err(Error::io("clear", COUNTERS))?;
                 self.counters.set(*id, zeros, 0).map_err(Error::map("write", COUNTERS))
             }
@@ -150,13 +154,18 @@ impl Datapath for KernelDatapath {
         }
     }
 
-    fn hits(&self, ids: &[u32]) -> Result<BTreeMap<u32, u64>, Error> {
-        let mut hits = BTreeMap::new();
+    fn counters(&self, ids: &[u32]) -> Result<BTreeMap<u32, ServiceCounters>, Error> {
+        let mut sums = BTreeMap::new();
         for id in ids {
             let values = self.counters.get(id, 0).map_err(Error::map("read", COUNTERS))?;
-            hits.insert(*id, values.iter().sum());
+            let sum = values.iter().fold(ServiceCounters::default(), |sum, one| ServiceCounters {
+                connections: sum.connections + one.connections,
+                packets: sum.packets + one.packets,
+                bytes: sum.bytes + one.bytes,
+            });
+            sums.insert(*id, sum);
         }
-        Ok(hits)
+        Ok(sums)
     }
 }
 

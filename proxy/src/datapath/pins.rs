@@ -52,7 +52,7 @@ impl PinDir {
 
     /// Where the maps of this version and these sizes are.
     pub fn maps(&self, limits: Limits) -> PathBuf {
-        let Limits { services, endpoints } = limits;
+        let Limits { services, endpoints, .. } = limits;
         self.root.join(format!("{SET_PREFIX}{LAYOUT_VERSION}_{services}_{endpoints}"))
     }
 
@@ -160,7 +160,7 @@ fn limits_of(set: &Path) -> Option<Limits> {
     let mut numbers = name.strip_prefix(SET_PREFIX)?.split('_').map(str::parse::<u32>);
     let (version, services, endpoints) =
         (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-    (version == LAYOUT_VERSION).then_some(Limits { services, endpoints })
+    (version == LAYOUT_VERSION).then_some(Limits { services, endpoints, ..Limits::default() })
 }
 
 fn remove_pins(folder: &Path) -> Result<bool, Error> {

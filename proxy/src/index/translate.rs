@@ -7,10 +7,12 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Service, ServicePort as PortSpec};
-use podium_proxy_ebpf::{AddressPort, Family, Protocol, choice::SPAN_LEN_MAX};
+use podium_proxy_ebpf::{
+    AddressPort, Endpoint, Family, FrontendKind, Protocol, choice::SPAN_LEN_MAX,
+};
 
 use super::slice::{Slice, SliceEndpoint, protocol};
-use crate::model::{ObjectName, PortName, Problem, Reach, ServicePort, family_of};
+use crate::model::{Frontend, ObjectName, PortName, Problem, Reach, ServicePort, family_of};
 
 /// Services with this label belong to another proxy (KEP-2447).
 pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -96,18 +98,30 @@ impl Translation<'_> {
             return;
         };
         let cluster_ips = self.cluster_ips();
-        let mut addresses: BTreeMap<IpAddr, Reach> = BTreeMap::new();
+        let mut addresses: BTreeMap<IpAddr, Frontend> = BTreeMap::new();
         // Whoever reaches an external address from a node gets Cluster behaviour, whatever the
         // external traffic policy.
         for ip in self.external_ips() {
-            addresses.insert(ip, Reach::Cluster);
+            let frontend = Frontend {
+                kind: FrontendKind::ExternalIp,
+                internal: Reach::Cluster,
+                external: Reach::Cluster,
+                restricted: false,
+            };
+            addresses.insert(ip, frontend);
         }
         let internal = match spec.internal_traffic_policy.as_deref() {
             Some("Local") => Reach::Node,
             _ => Reach::Cluster,
         };
         for ip in &cluster_ips {
-            addresses.insert(*ip, internal);
+            let frontend = Frontend {
+                kind: FrontendKind::ClusterIp,
+                internal,
+                external: internal,
+                restricted: false,
+            };
+            addresses.insert(*ip, frontend);
         }
         self.result.cluster_ips = cluster_ips;
 
@@ -205,17 +219,17 @@ impl Translation<'_> {
         number: u16,
         protocol: Protocol,
         family: Family,
-        addresses: &BTreeMap<IpAddr, Reach>,
+        addresses: &BTreeMap<IpAddr, Frontend>,
     ) {
-        let addresses: BTreeMap<AddressPort, Reach> = (addresses.iter())
+        let addresses: BTreeMap<AddressPort, Frontend> = (addresses.iter())
             .filter(|(ip, _)| family_of(**ip) == family)
-            .map(|(ip, reach)| (AddressPort::from(SocketAddr::new(*ip, number)), *reach))
+            .map(|(ip, frontend)| (AddressPort::from(SocketAddr::new(*ip, number)), *frontend))
             .collect();
         if addresses.is_empty() {
             return;
         }
         let known = merge(self.slices, port_name, protocol, family);
-        let wants_local = addresses.values().any(|reach| *reach == Reach::Node);
+        let wants_local = addresses.values().any(|frontend| frontend.internal == Reach::Node);
         let mut endpoints = choose(known.iter());
         if endpoints.len() > SPAN_LEN_MAX as usize {
             self.problem(
@@ -246,6 +260,7 @@ impl Translation<'_> {
             endpoints,
             local,
             affinity_secs,
+            source_ranges: BTreeSet::new(),
         }));
     }
 
@@ -292,11 +307,13 @@ fn merge(
 /// Ready endpoints; when there are none, those both serving and terminating (KEP-1669).
 fn choose<'a>(
     from: impl Iterator<Item = (&'a AddressPort, &'a SliceEndpoint)> + Clone,
-) -> Vec<AddressPort> {
-    let ready: Vec<_> =
-        from.clone().filter(|(_, endpoint)| endpoint.ready).map(|(at, _)| *at).collect();
+) -> Vec<Endpoint> {
+    let placed = |(at, endpoint): (&AddressPort, &SliceEndpoint)| {
+        Endpoint::new(at, if endpoint.local { Endpoint::ON_NODE } else { Endpoint::ELSEWHERE })
+    };
+    let ready: Vec<_> = from.clone().filter(|(_, endpoint)| endpoint.ready).map(placed).collect();
     if !ready.is_empty() {
         return ready;
     }
-    from.filter(|(_, endpoint)| endpoint.serving_terminating).map(|(at, _)| *at).collect()
+    from.filter(|(_, endpoint)| endpoint.serving_terminating).map(placed).collect()
 }

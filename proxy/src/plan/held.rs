@@ -1,16 +1,17 @@
 //! The model of what the kernel holds, and how it is rebuilt from the maps alone.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use podium_proxy_ebpf::{
-    AddressPort, Protocol, ServiceEntry, ServiceKey, ServiceName, Span, flags,
+    AddressPort, Endpoint, FrontendKind, Protocol, ServiceEntry, ServiceKey, ServiceName,
+    SourceRange, Span, flags, maps,
 };
 
 use super::spans::{Ids, Spans};
-use crate::model::{PortName, Reach, ServicePort, protocol_from_number};
+use crate::model::{Frontend, PortName, Reach, ServicePort};
 
 /// Sizes of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,30 @@ pub struct Limits {
     pub services: u32,
     /// Elements of the endpoints array.
     pub endpoints: u32,
+    /// Blocks of the array of tables for the consistent choice.
+    pub maglev: u32,
+    /// Source ranges of all services.
+    pub source_ranges: u32,
+    /// Clients with affinity.
+    pub affinity: u32,
+    /// Sockets whose peer is remembered.
+    pub socket_peers: u32,
+    /// Translations of flows.
+    pub flows: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            services: maps::SERVICES_DEFAULT,
+            endpoints: maps::ENDPOINTS_DEFAULT,
+            maglev: maps::MAGLEV_DEFAULT,
+            source_ranges: maps::SOURCE_RANGES_DEFAULT,
+            affinity: maps::AFFINITY_DEFAULT,
+            socket_peers: maps::SOCKET_PEERS_DEFAULT,
+            flows: maps::FLOWS_DEFAULT,
+        }
+    }
 }
 
 /// What the maps contain, read back.
@@ -28,8 +53,10 @@ pub struct Snapshot {
     pub services: Vec<(ServiceKey, ServiceEntry)>,
     /// The names map.
     pub names: Vec<(u32, ServiceName)>,
+    /// The source ranges, with their prefix lengths.
+    pub source_ranges: Vec<(SourceRange, u32)>,
     /// The elements of every span that an entry refers to.
-    pub spans: BTreeMap<Span, Vec<AddressPort>>,
+    pub spans: BTreeMap<Span, Vec<Endpoint>>,
 }
 
 /// A service port as the kernel holds it.
@@ -117,6 +144,7 @@ impl Held {
             endpoints: Vec::new(),
             local: Vec::new(),
             affinity_secs: 0,
+            source_ranges: BTreeSet::new(),
         };
         let mut held = HeldPort {
             id,
@@ -140,10 +168,8 @@ impl Held {
             let same = entry.endpoints == held.endpoints
                 && entry.local == held.local
                 && entry.affinity_secs == port.affinity_secs;
-            if same {
-                let reach =
-                    if entry.flags & flags::LOCAL_ONLY == 0 { Reach::Cluster } else { Reach::Node };
-                port.addresses.insert(AddressPort::new(key.ip, key.port), reach);
+            if same && let Some(frontend) = frontend(entry.flags) {
+                port.addresses.insert(AddressPort::new(key.ip, key.port), frontend);
             } else {
                 // Left out of the content, so that the port is placed anew.
                 self.keep_leftover(*entry);
@@ -167,7 +193,18 @@ impl Held {
     }
 }
 
+/// What an entry's flags say of its address.
+fn frontend(bits: u32) -> Option<Frontend> {
+    let reach = |bit| if bits & bit == 0 { Reach::Cluster } else { Reach::Node };
+    Some(Frontend {
+        kind: FrontendKind::from_flags(bits)?,
+        internal: reach(flags::INTERNAL_LOCAL),
+        external: reach(flags::EXTERNAL_LOCAL),
+        restricted: bits & flags::SOURCE_RANGES != 0,
+    })
+}
+
 /// The protocol of a key, if it is that of a service port.
 pub const fn key_protocol(key: &ServiceKey) -> Option<Protocol> {
-    protocol_from_number(key.protocol)
+    Protocol::from_number(key.protocol)
 }

@@ -10,8 +10,8 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use podium_proxy_ebpf::{
-    AddressPort, AffinityEntry, AffinityKey, NoEndpoint, PeerKey, ServiceEntry, ServiceKey, Span,
-    choice, socket::Holder,
+    AddressPort, AffinityEntry, AffinityKey, Endpoint, NoEndpoint, Origin, PeerKey, ServiceEntry,
+    ServiceKey, Span, choice, socket::Holder,
 };
 
 use crate::{
@@ -73,7 +73,7 @@ pub fn forward<L: Layout>(context: &SockAddrContext, used_for: Use) -> Result<()
     remember_peer(context, &service, &endpoint);
     if let Some(count) = COUNTERS.get_ptr_mut(entry.id) {
         // SAFETY: a slot of this CPU; a lost count under preemption is all that can happen.
-        unsafe { *count += 1 };
+        unsafe { (*count).connections += 1 };
     }
     L::write(context, &endpoint);
     Ok(())
@@ -122,7 +122,7 @@ fn choose(
     entry: &ServiceEntry,
     used_for: Use,
 ) -> Result<AddressPort, Refusal> {
-    let span = entry.candidates()?;
+    let span = entry.candidates(Origin::Inside)?;
     let (holder, client, kept_secs) = if entry.affinity_secs > 0 {
         (Holder::NetworkNamespace, netns_cookie(context), entry.affinity_secs)
     } else if used_for == Use::Datagram {
@@ -130,7 +130,7 @@ fn choose(
     } else {
         return at_random(span);
     };
-    let key = AffinityKey { client, service_id: entry.id, holder: holder as u32 };
+    let key = AffinityKey::of_cookie(client, entry.id, holder);
     // SAFETY: a plain helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     if let Some(endpoint) = kept(&key, span, u64::from(kept_secs) * NANOS_PER_SEC, now_ns) {
@@ -152,9 +152,7 @@ fn kept(key: &AffinityKey, span: Span, kept_ns: u64, now_ns: u64) -> Option<Addr
     if now_ns.wrapping_sub(used_at_ns) > kept_ns {
         return None;
     }
-    if !choice::find(span, &endpoint, |index| ENDPOINTS.get(index).copied()) {
-        return None;
-    }
+    choice::find(span, &endpoint, |index| ENDPOINTS.get(index).copied())?;
     // SAFETY: as above; one aligned store.
     unsafe { (*entry).used_at_ns = now_ns };
     Some(endpoint)
@@ -165,7 +163,7 @@ fn at_random(span: Span) -> Result<AddressPort, Refusal> {
     // SAFETY: a plain helper without arguments.
     let random = unsafe { bpf_get_prandom_u32() };
     choice::pick(span, random)
-        .and_then(|index| ENDPOINTS.get(index).copied())
+        .and_then(|index| ENDPOINTS.get(index).map(Endpoint::at))
         .ok_or(Refusal::EndpointUnreadable)
 }
 
