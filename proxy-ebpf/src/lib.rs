@@ -9,6 +9,7 @@
 #![no_std]
 
 pub mod address;
+pub mod checksum;
 pub mod choice;
 pub mod config;
 pub mod flow;

@@ -7,6 +7,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod classifier;
+#[cfg(target_arch = "bpf")]
 mod connect;
 #[cfg(target_arch = "bpf")]
 mod forward;
@@ -20,6 +22,8 @@ mod recvmsg;
 mod sendmsg;
 #[cfg(target_arch = "bpf")]
 mod sock_addr;
+#[cfg(target_arch = "bpf")]
+mod xdp;
 
 #[cfg(target_arch = "bpf")]
 mod verdict {
@@ -28,6 +32,10 @@ mod verdict {
     use aya_ebpf::helpers::generated::bpf_set_retval;
 
     use crate::forward::Refusal;
+
+    /// The packet goes on: to the next program, then through the stack (`TCX_NEXT`,
+    /// `TC_ACT_UNSPEC`).
+    pub const PASS: i32 = -1;
 
     /// The system call goes on.
     const PROCEED: i32 = 1;
