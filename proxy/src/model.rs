@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -165,7 +165,8 @@ impl ServicePort {
 pub struct HealthCheck {
     /// The Service.
     pub service: ObjectName,
-    /// Its ready endpoints on this node, over all families; terminating ones do not count.
+    /// Its ready endpoints on this node; terminating ones do not count. One that has several ports,
+    /// or an address of each family, counts once.
     pub local_endpoints: usize,
 }
 
@@ -189,6 +190,12 @@ pub struct LocalNode {
     pub nodeport_ips: BTreeSet<IpAddr>,
     /// Every address of the host; an endpoint with one of them is in the host's network.
     pub host_ips: BTreeSet<IpAddr>,
+    /// What sources are rewritten to in IPv4; `None`: this node has no such address.
+    pub primary_v4: Option<Ipv4Addr>,
+    /// The same in IPv6.
+    pub primary_v6: Option<Ipv6Addr>,
+    /// The blocks that ClusterIPs are allocated from, at most as many as the programs take.
+    pub service_cidrs: Vec<IpNet>,
 }
 
 /// Something wrong with an object. It is skipped or trimmed; all others are unaffected.

