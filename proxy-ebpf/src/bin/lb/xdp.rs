@@ -4,6 +4,6 @@ use aya_ebpf::{macros, programs::XdpContext};
 
 /// Packets that come in through a device towards other machines.
 #[macros::xdp]
-pub fn xdp(_context: XdpContext) -> u32 {
+pub fn uplink_xdp(_context: XdpContext) -> u32 {
     aya_ebpf::bindings::xdp_action::XDP_PASS
 }
