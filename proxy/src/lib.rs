@@ -19,6 +19,7 @@ pub mod plan;
 pub mod preflight;
 pub mod reconcile;
 pub mod serve;
+pub mod sockets;
 pub mod source;
 pub mod status;
 pub mod trace;

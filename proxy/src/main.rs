@@ -19,6 +19,7 @@ use podium_proxy::{
     preflight,
     reconcile::Reconciler,
     serve::{self, Health},
+    sockets::Follower,
     source::{self, Source},
     status, trace,
 };
@@ -145,7 +146,9 @@ fn run(args: &RunArgs) -> Result<()> {
     };
     let limits =
         Limits { services: args.max_services, endpoints: args.max_endpoints, ..Limits::default() };
-    let (programs, datapath) = kernel::load(&PinDir::new(&args.pins.pin_dir), limits)?;
+    let pins = PinDir::new(&args.pins.pin_dir);
+    let (programs, datapath) = kernel::load(&pins, limits)?;
+    let sockets = Follower::start(pins, cgroup.clone()).context("cannot start a thread")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -153,6 +156,7 @@ fn run(args: &RunArgs) -> Result<()> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         let metrics = Metrics::new().context("cannot set up metrics")?;
+        metrics.show(sockets.destroyed.clone()).context("cannot set up metrics")?;
         let health = Health::default();
         let datapath = Arc::new(Mutex::new(datapath));
         metrics.count_from(Arc::clone(&datapath) as _);
@@ -166,7 +170,7 @@ fn run(args: &RunArgs) -> Result<()> {
             .with_context(|| format!("cannot serve metrics on {}", args.metrics_bind_address))?;
         let source = open_source(args, &node_name).await?;
         let index = Index::new(Some(node_name));
-        let reconciler = Reconciler { index, datapath, programs, cgroup, health, metrics };
+        let reconciler = Reconciler { index, datapath, programs, cgroup, health, metrics, sockets };
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         tokio::select! {
             result = reconciler.run(source) => result.context("cannot balance services"),

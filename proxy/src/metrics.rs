@@ -150,6 +150,14 @@ impl Metrics {
         all.into_iter().try_for_each(|collector| self.registry.register(collector))
     }
 
+    /// Shows a metric that another module counts.
+    ///
+    /// # Errors
+    /// If there is one of its name already.
+    pub fn show(&self, collector: impl Collector + 'static) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(collector))
+    }
+
     /// Where the counts of services are read when somebody asks for the metrics.
     pub fn count_from(&self, datapath: SharedDatapath) {
         *self.hits.datapath.lock().unwrap_or_else(PoisonError::into_inner) = Some(datapath);

@@ -26,6 +26,7 @@ use crate::{
         held::{Held, Limits},
     },
     serve::Health,
+    sockets::Follower,
     source::{Event, Source},
 };
 
@@ -52,6 +53,8 @@ pub struct Reconciler {
     pub health: Health,
     /// Metrics.
     pub metrics: Metrics,
+    /// Ends UDP sockets whose endpoint left.
+    pub sockets: Follower,
 }
 
 impl Reconciler {
@@ -180,6 +183,7 @@ impl State {
                 Held::rebuild(&datapath.snapshot()?, self.limits)
             }
         };
+        self.reconciler.sockets.begin(&held);
         let plan = plan::plan(&mut held, &desired);
         problems.extend(plan.problems);
         let ops = plan.ops.len();
@@ -190,6 +194,7 @@ impl State {
         if !self.attached {
             self.attach(&held)?;
         }
+        self.reconciler.sockets.passed(&held);
         let reconciler = &self.reconciler;
         reconciler.metrics.synced(&held, started.elapsed());
         reconciler.health.synced();

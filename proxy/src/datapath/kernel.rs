@@ -193,7 +193,7 @@ fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
 
 /// Programs run inside an RCU read section, and this call of membarrier(2) returns after a grace
 /// period.
-fn wait_for_readers() {
+pub(crate) fn wait_for_readers() {
     // SAFETY: the call takes numbers only.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result < 0 {
