@@ -1,12 +1,19 @@
 //! Carries operations out. The only part that touches the kernel, and a fake beside it that tests
 //! run the same plans against.
 
+mod batch;
 mod bpf;
-mod endpoints;
+mod carry;
+pub mod config;
 pub mod fake;
+pub mod flows;
 pub mod kernel;
 pub mod links;
+mod mapping;
+pub mod outcomes;
+mod pinned;
 pub mod pins;
+pub mod programs;
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +22,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use podium_proxy_ebpf::ServiceCounters;
+use outcomes::MapUse;
+use podium_proxy_ebpf::{Outcome, Protocol, ServiceCounters};
 
 use crate::plan::{Op, held::Snapshot};
 
@@ -38,6 +46,25 @@ pub trait Datapath {
     /// # Errors
     /// If the counters cannot be read.
     fn counters(&self, ids: &[u32]) -> Result<BTreeMap<u32, ServiceCounters>, Error>;
+
+    /// How decisions ended, since the maps were made.
+    ///
+    /// # Errors
+    /// If the counters cannot be read.
+    fn outcomes(&self) -> Result<BTreeMap<Outcome, u64>, Error> {
+        Ok(BTreeMap::new())
+    }
+
+    /// How full the maps are that the programs fill, and those that a plan does not count; as the
+    /// collector found them, empty before its first walk.
+    fn map_use(&self) -> Vec<MapUse> {
+        Vec::new()
+    }
+
+    /// Flows of packets, by protocol, as the collector found them.
+    fn flows(&self) -> BTreeMap<Protocol, u64> {
+        BTreeMap::new()
+    }
 }
 
 /// A datapath that the reconciler writes to and the metrics read from.
@@ -75,9 +102,11 @@ pub enum Error {
         #[source]
         source: aya::maps::MapError,
     },
-    /// A span that is not within the endpoints array.
-    #[error("endpoints {start}+{len} are beyond the array of {size}")]
-    BeyondEndpoints {
+    /// A span that is not within its array.
+    #[error("elements {start}+{len} are beyond map {map} of {size}")]
+    BeyondArray {
+        /// The map.
+        map: &'static str,
         /// First index.
         start: u32,
         /// Number of elements.

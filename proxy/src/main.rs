@@ -6,13 +6,19 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use podium_proxy::{
-    datapath::{Datapath as _, kernel, pins::PinDir},
+    datapath::{
+        Datapath as _,
+        config::{Forwarding, ForwardingMode, NodePortRange},
+        kernel,
+        pins::PinDir,
+    },
     index::Index,
     metrics::Metrics,
     plan::held::{Held, Limits},
@@ -23,9 +29,9 @@ use podium_proxy::{
     source::{self, Source},
     status, trace,
 };
-use podium_proxy_ebpf::maps::{ENDPOINTS_DEFAULT, SERVICES_DEFAULT};
+use podium_proxy_ebpf::maps;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// The machine lacks something, or the command line is wrong.
@@ -100,12 +106,66 @@ struct RunArgs {
     /// Where /metrics answers.
     #[arg(long, default_value = "127.0.0.1:10249")]
     metrics_bind_address: SocketAddr,
-    /// Size of the services map: one entry for each address, port and protocol, and each ClusterIP.
-    #[arg(long, default_value_t = SERVICES_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// How traffic from outside reaches endpoints on other nodes: with this node's address as its
+    /// source (snat), or with the client's, so that answers go straight to the client (dsr).
+    #[arg(long, value_enum, default_value_t)]
+    forwarding_mode: ForwardingMode,
+    /// Ports that node ports are allocated from, as the API server knows them: kept free of
+    /// rewritten sources.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767")]
+    service_node_port_range: NodePortRange,
+    /// Seconds between two looks for flows that are over.
+    #[arg(long, hide = true, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    flow_collect_interval: u64,
+}
+
+/// Sizes of the maps. Changed ones take effect at the next start, without breaking a flow.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sizes")]
+struct LimitArgs {
+    /// Services map: one entry for each address, port and protocol, and each ClusterIP. About 110
+    /// bytes each while in use, and 260 for the names and counters there may be.
+    #[arg(long, default_value_t = maps::SERVICES_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     max_services: u32,
-    /// Size of the endpoints array: lists in use, and those that were just replaced.
-    #[arg(long, default_value_t = ENDPOINTS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Endpoints array: lists in use, and those that were just replaced. 24 bytes each.
+    #[arg(long, default_value_t = maps::ENDPOINTS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     max_endpoints: u32,
+    /// Tables for the consistent choice, in blocks of 8 bytes: 1,024 for each service port that is
+    /// reached from outside and has 2 to 400 endpoints, 16,381 for one that has more.
+    #[arg(long, default_value_t = maps::MAGLEV_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    max_maglev_blocks: u32,
+    /// Source ranges: one for each loadBalancerSourceRanges element and service port. About 70
+    /// bytes each while in use.
+    #[arg(long, default_value_t = maps::SOURCE_RANGES_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    max_source_ranges: u32,
+    /// Clients whose endpoint is remembered: one for each client of a Service with session
+    /// affinity, and for each unconnected UDP socket and Service. About 105 bytes each, at once.
+    #[arg(long, default_value_t = maps::AFFINITY_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    max_affinity: u32,
+    /// Sockets whose service address is remembered: one for each socket of a pod or the host and
+    /// endpoint it was sent to. About 105 bytes each, at once.
+    #[arg(long, default_value_t = maps::SOCKET_PEERS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    max_socket_peers: u32,
+    /// Translations of packets: two for each flow from outside or of a pod without sockets here,
+    /// four where the source is rewritten for a pod of this node. About 145 bytes each, at once.
+    #[arg(long, default_value_t = maps::FLOWS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    max_flows: u32,
+}
+
+impl LimitArgs {
+    const fn limits(&self) -> Limits {
+        Limits {
+            services: self.max_services,
+            endpoints: self.max_endpoints,
+            maglev: self.max_maglev_blocks,
+            source_ranges: self.max_source_ranges,
+            affinity: self.max_affinity,
+            socket_peers: self.max_socket_peers,
+            flows: self.max_flows,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -144,10 +204,16 @@ fn run(args: &RunArgs) -> Result<()> {
             .to_string_lossy()
             .to_lowercase(),
     };
-    let limits =
-        Limits { services: args.max_services, endpoints: args.max_endpoints, ..Limits::default() };
+    for sysctl in preflight::forwarding_off() {
+        warn!("{sysctl} is 0: packets from outside to pods of this node will not get there");
+    }
     let pins = PinDir::new(&args.pins.pin_dir);
-    let (programs, datapath) = kernel::load(&pins, limits)?;
+    let (programs, mut datapath) = kernel::load(&pins, args.limits.limits())?;
+    datapath.set_forwarding(&Forwarding {
+        mode: args.forwarding_mode,
+        node_ports: args.service_node_port_range.clone(),
+    })?;
+    let collector = datapath.collector()?;
     let sockets = Follower::start(pins, cgroup.clone()).context("cannot start a thread")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -168,6 +234,7 @@ fn run(args: &RunArgs) -> Result<()> {
         serve::serve(args.metrics_bind_address, routes)
             .await
             .with_context(|| format!("cannot serve metrics on {}", args.metrics_bind_address))?;
+        tokio::spawn(collector.run(Duration::from_secs(args.flow_collect_interval)));
         let source = open_source(args, &node_name).await?;
         let index = Index::new(Some(node_name));
         let reconciler = Reconciler { index, datapath, programs, cgroup, health, metrics, sockets };

@@ -139,6 +139,17 @@ fn cgroup_root(mountinfo: &str) -> Result<PathBuf, Lack> {
     }
 }
 
+/// What this network namespace lacks to pass packets on to pods: sysctls that are 0. One that cannot
+/// be read belongs to a family the kernel does without.
+pub fn forwarding_off() -> Vec<&'static str> {
+    let sysctls = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+    let is_off = |sysctl: &str| {
+        let path = Path::new("/proc/sys").join(sysctl.replace('.', "/"));
+        fs::read_to_string(path).is_ok_and(|value| value.trim() == "0")
+    };
+    sysctls.into_iter().filter(|sysctl| is_off(sysctl)).collect()
+}
+
 /// Makes sure that the pin folder is on a bpffs; mounts one at its usual place if it is missing.
 ///
 /// # Errors

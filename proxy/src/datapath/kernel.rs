@@ -1,31 +1,38 @@
-//! The kernel's maps and programs.
+//! The kernel's maps: operations carried out, state read back.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
     io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
-    programs::CgroupSockAddr,
+    maps::{
+        Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues,
+        lpm_trie::{Key, LpmTrie},
+    },
     util::nr_cpus,
 };
-use nix::fcntl::Flock;
 use podium_proxy_ebpf::{
-    ServiceCounters, ServiceEntry, ServiceKey, ServiceName, Span,
-    maps::{COUNTERS, ENDPOINTS, NAMES, SERVICES},
+    Config, Endpoint, Outcome, Protocol, ServiceCounters, ServiceEntry, ServiceKey, ServiceName,
+    SourceRange, Span,
+    maps::{
+        CONFIG, COUNTERS, ENDPOINTS, GENERATIONS, MAGLEV, NAMES, OUTCOMES, SERVICES, SOURCE_RANGES,
+    },
 };
 
+pub use super::programs::{Programs, load};
 use super::{
-    Datapath, Error,
-    endpoints::Endpoints,
-    links::{self, Attached, HOOKS, Hook},
+    Datapath, Error, batch,
+    config::{self, Forwarding},
+    flows::Collector,
+    mapping::{self, Element, MaglevBlock, Mapping},
+    outcomes::{self, MapUse, Walked},
+    pinned,
     pins::PinDir,
 };
 use crate::{
@@ -35,9 +42,6 @@ use crate::{
         held::{Limits, Snapshot},
     },
 };
-
-/// The kernel programs, built by `build.rs`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb"));
 
 /// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`.
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
@@ -50,9 +54,16 @@ const READERS_REST: Duration = Duration::from_secs(1);
 pub struct KernelDatapath {
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     names: HashMap<MapData, u32, ServiceName>,
+    generations: Array<MapData, u32>,
     counters: PerCpuArray<MapData, ServiceCounters>,
-    endpoints: Endpoints,
+    outcomes: PerCpuArray<MapData, u64>,
+    source_ranges: LpmTrie<MapData, SourceRange, u8>,
+    config: Array<MapData, Config>,
+    endpoints: Mapping<Endpoint>,
+    maglev: Mapping<MaglevBlock>,
+    set: PathBuf,
     limits: Limits,
+    walked: Arc<Mutex<Walked>>,
 }
 
 impl KernelDatapath {
@@ -65,20 +76,20 @@ impl KernelDatapath {
         Self::open(&set, limits)
     }
 
-    fn open(set: &Path, limits: Limits) -> Result<Self, Error> {
-        let endpoints =
-            MapData::from_pin(set.join(ENDPOINTS)).map_err(Error::map("open", ENDPOINTS))?;
-        let mapped = Endpoints::map(endpoints.fd().as_fd(), limits.endpoints)
-            .map_err(Error::io("map into memory", set.join(ENDPOINTS)))?;
+    pub(super) fn open(set: &Path, limits: Limits) -> Result<Self, Error> {
         Ok(Self {
-            services: open_hash(set, SERVICES)?,
-            names: open_hash(set, NAMES)?,
-            counters: MapData::from_pin(set.join(COUNTERS))
-                .and_then(Map::from_map_data)
-                .and_then(PerCpuArray::try_from)
-                .map_err(Error::map("open", COUNTERS))?,
-            endpoints: mapped,
+            services: pinned::hash(set, SERVICES)?,
+            names: pinned::hash(set, NAMES)?,
+            generations: pinned::array(set, GENERATIONS)?,
+            counters: pinned::per_cpu(set, COUNTERS)?,
+            outcomes: pinned::per_cpu(set, OUTCOMES)?,
+            source_ranges: pinned::source_ranges(set)?,
+            config: pinned::array(set, CONFIG)?,
+            endpoints: map_into_memory(set, ENDPOINTS, limits.endpoints)?,
+            maglev: map_into_memory(set, MAGLEV, limits.maglev)?,
+            set: set.to_owned(),
             limits,
+            walked: Arc::default(),
         })
     }
 
@@ -87,71 +98,141 @@ impl KernelDatapath {
         self.limits
     }
 
-    /// Tells the programs about their node.
+    /// The collector of these maps. What it finds is what [`Datapath::map_use`] tells.
+    ///
+    /// # Errors
+    /// If a map cannot be opened.
+    pub fn collector(&self) -> Result<Collector, Error> {
+        Collector::open(&self.set, self.limits, Arc::clone(&self.walked))
+    }
+
+    /// Tells the programs how to forward, and what the kernel says of this network namespace; what
+    /// only the API knows stays as it is.
+    ///
+    /// # Errors
+    /// If the kernel does not tell, or does not take it.
+    pub fn set_forwarding(&mut self, forwarding: &Forwarding) -> Result<(), Error> {
+        let fresh = forwarding.config()?;
+        self.change_config(|config| {
+            config.host_netns_cookie = fresh.host_netns_cookie;
+            config.nat_ports = fresh.nat_ports;
+            config.flags = fresh.flags;
+        })
+    }
+
+    /// Tells the programs what the API says of this node; the rest stays as it is.
     ///
     /// # Errors
     /// If the kernel does not take it.
-    pub fn set_node(&mut self, _node: &LocalNode) -> Result<(), Error> {
-        Ok(())
+    pub fn set_node(&mut self, node: &LocalNode) -> Result<(), Error> {
+        self.change_config(|config| config::fill(config, node))
     }
 
-    fn read_span(&self, span: Span) -> Option<(Span, Vec<podium_proxy_ebpf::Endpoint>)> {
+    /// Writes only if something changed. A program may meet half of an element that is being
+    /// written; every field means something by itself.
+    fn change_config(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), Error> {
+        let old = self.config.get(&0, 0).map_err(Error::map("read", CONFIG))?;
+        let mut new = old;
+        change(&mut new);
+        if new == old {
+            return Ok(());
+        }
+        self.config.set(0, new, 0).map_err(Error::map("write", CONFIG))
+    }
+
+    fn read_span(&self, span: Span) -> Option<(Span, Vec<Endpoint>)> {
         self.endpoints.read(span.start, span.len).map(|elements| (span, elements))
+    }
+
+    fn write_endpoints(&mut self, start: u32, endpoints: &[Endpoint]) -> Result<(), Error> {
+        if self.endpoints.write(start, endpoints) {
+            return Ok(());
+        }
+        let size = self.endpoints.len();
+        Err(Error::BeyondArray { map: ENDPOINTS, start, len: endpoints.len(), size })
+    }
+
+    fn write_maglev(&mut self, start: u32, slots: &[u16]) -> Result<(), Error> {
+        let blocks = mapping::blocks(slots);
+        if self.maglev.write(start, &blocks) {
+            return Ok(());
+        }
+        let size = self.maglev.len();
+        Err(Error::BeyondArray { map: MAGLEV, start, len: blocks.len(), size })
+    }
+
+    /// One writer only: between the read and the write nobody else changes it.
+    fn renew(&mut self, id: u32) -> Result<(), Error> {
+        let old = self.generations.get(&id, 0).map_err(Error::map("read", GENERATIONS))?;
+        self.generations.set(id, old.wrapping_add(1), 0).map_err(Error::map("write", GENERATIONS))
+    }
+
+    fn reset_counter(&mut self, id: u32) -> Result<(), Error> {
+        let cpus = nr_cpus().map_err(|(_, error)| Error::io("count", "CPUs")(error))?;
+        let zeros = PerCpuValues::try_from(vec![ServiceCounters::default(); cpus])
+            .map_err(Error::io("clear", COUNTERS))?;
+        self.counters.set(id, zeros, 0).map_err(Error::map("write", COUNTERS))
+    }
+
+    fn walked<T>(&self, read: impl FnOnce(&Walked) -> T) -> T {
+        read(&self.walked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-fn open_hash<K: Pod, V: Pod>(
+fn map_into_memory<T: Element>(
     set: &Path,
     map: &'static str,
-) -> Result<HashMap<MapData, K, V>, Error> {
-    MapData::from_pin(set.join(map))
-        .and_then(Map::from_map_data)
-        .and_then(HashMap::try_from)
-        .map_err(Error::map("open", map))
+    len: u32,
+) -> Result<Mapping<T>, Error> {
+    let path = set.join(map);
+    let data = MapData::from_pin(&path).map_err(Error::map("open", map))?;
+    Mapping::map(data.fd().as_fd(), len).map_err(Error::io("map into memory", path))
+}
+
+fn trie_key(range: &SourceRange, prefix_len: u32) -> Key<SourceRange> {
+    Key::new(SourceRange::PREFIX_LEN + prefix_len, *range)
 }
 
 impl Datapath for KernelDatapath {
     fn snapshot(&self) -> Result<Snapshot, Error> {
         let mut services = Vec::new();
-        for item in self.services.iter() {
-            services.push(item.map_err(Error::map("read", SERVICES))?);
-        }
+        batch::walk(&self.services, |key, entry| services.push((key, entry)))
+            .map_err(Error::map("read", SERVICES))?;
         let mut names = Vec::new();
-        for item in self.names.iter() {
-            names.push(item.map_err(Error::map("read", NAMES))?);
+        batch::walk(&self.names, |id, name| names.push((id, name)))
+            .map_err(Error::map("read", NAMES))?;
+        let mut source_ranges = Vec::new();
+        for key in self.source_ranges.keys() {
+            let key = key.map_err(Error::map("read", SOURCE_RANGES))?;
+            let prefix_len = key.prefix_len().saturating_sub(SourceRange::PREFIX_LEN);
+            source_ranges.push((key.data(), prefix_len));
         }
         let spans = (services.iter())
             .flat_map(|(_, entry): &(_, ServiceEntry)| [entry.endpoints, entry.local])
             .filter_map(|span| self.read_span(span))
             .collect();
-        Ok(Snapshot { services, names, source_ranges: Vec::new(), spans })
+        Ok(Snapshot { services, names, source_ranges, spans })
     }
 
     fn execute(&mut self, op: &Op) -> Result<(), Error> {
         match op {
-            Op::WriteEndpoints { start, endpoints } => {
-                if self.endpoints.write(*start, endpoints) {
-                    return Ok(());
-                }
-                let size = self.endpoints.len();
-                Err(Error::BeyondEndpoints { start: *start, len: endpoints.len(), size })
+            Op::WriteEndpoints { start, endpoints } => self.write_endpoints(*start, endpoints),
+            Op::WriteMaglev { start, slots } => self.write_maglev(*start, slots),
+            Op::Renew { id } => self.renew(*id),
+            Op::AddSourceRange { range, prefix_len } => (self.source_ranges)
+                .insert(&trie_key(range, *prefix_len), 1, 0)
+                .map_err(Error::map("write", SOURCE_RANGES)),
+            Op::RemoveSourceRange { range, prefix_len } => {
+                gone(self.source_ranges.remove(&trie_key(range, *prefix_len)))
+                    .map_err(Error::map("remove from", SOURCE_RANGES))
             }
-            Op::WriteMaglev { .. }
-            | Op::Renew { .. }
-            | Op::AddSourceRange { .. }
-            | Op::RemoveSourceRange { .. } => Ok(()),
             Op::SetName { id, name } => {
                 self.names.insert(id, **name, 0).map_err(Error::map("write", NAMES))
             }
             Op::RemoveName { id } => {
                 gone(self.names.remove(id)).map_err(Error::map("remove from", NAMES))
             }
-            Op::ResetCounter { id } => {
-                let cpus = nr_cpus().map_err(|(_, error)| Error::io("count", "CPUs")(error))?;
-                let zeros = PerCpuValues::try_from(vec![ServiceCounters::default(); cpus])
-                    .map_err(Error::io("clear", COUNTERS))?;
-                self.counters.set(*id, zeros, 0).map_err(Error::map("write", COUNTERS))
-            }
+            Op::ResetCounter { id } => self.reset_counter(*id),
             Op::SetService { key, entry } => {
                 self.services.insert(key, entry, 0).map_err(Error::map("write", SERVICES))
             }
@@ -178,6 +259,23 @@ impl Datapath for KernelDatapath {
         }
         Ok(sums)
     }
+
+    fn outcomes(&self) -> Result<BTreeMap<Outcome, u64>, Error> {
+        let mut sums = Vec::new();
+        for index in 0..Outcome::COUNT {
+            let values = self.outcomes.get(&index, 0).map_err(Error::map("read", OUTCOMES))?;
+            sums.push(values.iter().sum());
+        }
+        Ok(outcomes::by_outcome(sums))
+    }
+
+    fn map_use(&self) -> Vec<MapUse> {
+        self.walked(|walked| walked.maps.clone())
+    }
+
+    fn flows(&self) -> BTreeMap<Protocol, u64> {
+        self.walked(|walked| walked.flows.clone())
+    }
 }
 
 /// Removing what is not there is no error: the aim is reached.
@@ -198,84 +296,5 @@ pub(crate) fn wait_for_readers() {
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result < 0 {
         thread::sleep(READERS_REST);
-    }
-}
-
-/// The programs, loaded and ready to be put in their places.
-#[derive(Debug)]
-pub struct Programs {
-    ebpf: Ebpf,
-    pins: PinDir,
-    set: PathBuf,
-    _only_agent: Flock<File>,
-}
-
-/// Loads the programs, with the pinned maps of this version and these sizes if there are any, else
-/// with new ones. Nothing is attached yet.
-///
-/// # Errors
-/// If the kernel refuses a map or a program, or another agent holds them.
-pub fn load(pins: &PinDir, limits: Limits) -> Result<(Programs, KernelDatapath), Error> {
-    let only_agent = pins.lock()?;
-    let set = pins.maps(limits);
-    for folder in [set.clone(), pins.links()] {
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-    }
-    let mut ebpf = EbpfLoader::new()
-        .default_map_pin_directory(&set)
-        .map_max_entries(SERVICES, limits.services)
-        .map_max_entries(NAMES, limits.services)
-        .map_max_entries(COUNTERS, limits.services)
-        .map_max_entries(ENDPOINTS, limits.endpoints)
-        .load(OBJECT)
-        .map_err(Error::Load)?;
-    for Hook { name, .. } in HOOKS {
-        let source = |source| Error::Program { program: name, source };
-        let program: &mut CgroupSockAddr = ebpf
-            .program_mut(name)
-            .ok_or(Error::NoProgram { program: name })?
-            .try_into()
-            .map_err(source)?;
-        program.load().map_err(source)?;
-    }
-    let datapath = KernelDatapath::open(&set, limits)?;
-    Ok((Programs { ebpf, pins: pins.clone(), set, _only_agent: only_agent }, datapath))
-}
-
-impl Programs {
-    /// Puts every program in its place and drops the maps of earlier sets, which none uses any more.
-    ///
-    /// # Errors
-    /// If the kernel refuses; programs attached until then stay.
-    pub fn attach(&self, cgroup: &Path) -> Result<Vec<(&'static str, Attached)>, Error> {
-        let mut done = Vec::new();
-        for hook in HOOKS {
-            let name = hook.name;
-            let source = |source| Error::Program { program: name, source };
-            let program: &CgroupSockAddr = self
-                .ebpf
-                .program(name)
-                .ok_or(Error::NoProgram { program: name })?
-                .try_into()
-                .map_err(source)?;
-            let fd = program.fd().map_err(source)?;
-            done.push((name, links::attach(hook, fd.as_fd(), cgroup, &self.pins.links())?));
-        }
-        self.pins.drop_other_sets(&self.set)?;
-        Ok(done)
-    }
-
-    /// How many instructions the verifier went through for each program.
-    ///
-    /// # Errors
-    /// If the kernel does not tell.
-    pub fn verified_instructions(&self) -> Result<Vec<(&'static str, u32)>, Error> {
-        let mut counts = Vec::new();
-        for Hook { name, .. } in HOOKS {
-            let program = self.ebpf.program(name).ok_or(Error::NoProgram { program: name })?;
-            let info = program.info().map_err(|source| Error::Program { program: name, source })?;
-            counts.push((name, info.verified_instruction_count().unwrap_or(0)));
-        }
-        Ok(counts)
     }
 }

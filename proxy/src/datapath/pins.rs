@@ -1,14 +1,15 @@
 //! Where things lie on the bpffs.
 //!
 //! ```text
-//! PIN_DIR/maps_v1_65536_262144/SERVICES …   one folder for each layout version and set of sizes
-//! PIN_DIR/links/connect4 …                  the programs, attached
+//! PIN_DIR/maps_v2_65536_…/SERVICES …   one folder for each layout version and set of sizes
+//! PIN_DIR/links/connect4 …             the programs, attached
 //! ```
 //!
 //! Maps of another version or size lie in another folder: a new set is built and filled beside the
 //! old one, the links are swung over, then the old folder goes.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::{self, File},
     io,
@@ -52,8 +53,7 @@ impl PinDir {
 
     /// Where the maps of this version and these sizes are.
     pub fn maps(&self, limits: Limits) -> PathBuf {
-        let Limits { services, endpoints, .. } = limits;
-        self.root.join(format!("{SET_PREFIX}{LAYOUT_VERSION}_{services}_{endpoints}"))
+        self.root.join(set_name(limits))
     }
 
     /// Makes this process the only agent that writes here, until the value goes or it dies.
@@ -108,18 +108,36 @@ impl PinDir {
         }
     }
 
-    /// The maps of an attached program; every program uses `SOCKET_PEERS`.
-    fn map_ids_in_use(&self) -> Vec<u32> {
-        let Some(program) = HOOKS.iter().find_map(|hook| {
-            let link = bpf::get(&self.links().join(hook.name)).ok()?;
-            bpf::link_info(link.as_fd()).ok().map(|info| info.program_id)
-        }) else {
-            return Vec::new();
-        };
+    /// The sets, of whatever version, that attached programs use: one, or several where going over
+    /// from one to another was interrupted.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn sets_in_use(&self) -> Result<Vec<PathBuf>, Error> {
+        let used = self.map_ids_in_use();
+        let mut sets = self.sets()?;
+        sets.retain(|path| {
+            MapInfo::from_pin(path.join(SOCKET_PEERS)).is_ok_and(|info| used.contains(&info.id()))
+        });
+        Ok(sets)
+    }
+
+    /// The maps of the attached programs; every program for sockets uses `SOCKET_PEERS`.
+    fn map_ids_in_use(&self) -> BTreeSet<u32> {
+        let attached: BTreeSet<u32> = (HOOKS.iter())
+            .filter_map(|hook| {
+                let link = bpf::get(&self.links().join(hook.name)).ok()?;
+                bpf::link_info(link.as_fd()).ok().map(|info| info.program_id)
+            })
+            .collect();
+        if attached.is_empty() {
+            return BTreeSet::new();
+        }
         (aya::programs::loaded_programs().filter_map(Result::ok))
-            .find(|info| info.id() == program)
-            .and_then(|info| info.map_ids().ok().flatten())
-            .unwrap_or_default()
+            .filter(|info| attached.contains(&info.id()))
+            .filter_map(|info| info.map_ids().ok().flatten())
+            .flatten()
+            .collect()
     }
 
     /// Removes every set but the one given.
@@ -155,12 +173,28 @@ impl PinDir {
     }
 }
 
+/// The sizes are all in the name: they are what makes two sets of one version different. A name on a
+/// bpffs has no dots.
+fn set_name(limits: Limits) -> String {
+    let Limits { services, endpoints, maglev, source_ranges, affinity, socket_peers, flows } =
+        limits;
+    format!(
+        "{SET_PREFIX}{LAYOUT_VERSION}_{services}_{endpoints}_{maglev}_{source_ranges}_{affinity}_\
+         {socket_peers}_{flows}"
+    )
+}
+
 fn limits_of(set: &Path) -> Option<Limits> {
     let name = set.file_name().and_then(OsStr::to_str)?;
-    let mut numbers = name.strip_prefix(SET_PREFIX)?.split('_').map(str::parse::<u32>);
-    let (version, services, endpoints) =
-        (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-    (version == LAYOUT_VERSION).then_some(Limits { services, endpoints, ..Limits::default() })
+    let numbers: Vec<u32> = (name.strip_prefix(SET_PREFIX)?.split('_'))
+        .map(|number| number.parse().ok())
+        .collect::<Option<_>>()?;
+    let [LAYOUT_VERSION, services, endpoints, maglev, source_ranges, affinity, socket_peers, flows] =
+        *numbers
+    else {
+        return None;
+    };
+    Some(Limits { services, endpoints, maglev, source_ranges, affinity, socket_peers, flows })
 }
 
 fn remove_pins(folder: &Path) -> Result<bool, Error> {
@@ -171,8 +205,29 @@ fn remove_pins(folder: &Path) -> Result<bool, Error> {
     };
     for entry in entries {
         let path = entry.map_err(Error::io("list", folder))?.path();
-        fs::remove_file(&path).map_err(Error::io("unpin", &path))?;
+        if path.is_dir() {
+            remove_pins(&path)?;
+        } else {
+            fs::remove_file(&path).map_err(Error::io("unpin", &path))?;
+        }
     }
     fs::remove_dir(folder).map_err(Error::io("remove", folder))?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_in_the_name() {
+        let limits = Limits { services: 1, endpoints: 2, maglev: 3, flows: 7, ..Limits::default() };
+        let set = PinDir::new("/pins").maps(limits);
+        let name = set.file_name().and_then(OsStr::to_str).unwrap();
+        assert!(!name.contains('.'), "{name}");
+        assert_eq!(limits_of(&set), Some(limits), "{name}");
+        for other in ["maps_v1_65536_262144", "maps_v2", "maps_v2_1_2_3_4_5_6_7_8", "links"] {
+            assert_eq!(limits_of(Path::new(other)), None, "{other}");
+        }
+    }
 }

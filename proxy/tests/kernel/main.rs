@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod maps;
 mod node;
 
 use std::{
@@ -291,7 +292,7 @@ fn kernel_bad_manifest_leaves_the_others_alone() {
 #[test]
 fn kernel_verifier_instruction_counts() {
     let node = Node::new("verifier");
-    let limits = Limits { services: 16, endpoints: 16 };
+    let limits = Limits { services: 16, endpoints: 16, ..Limits::default() };
     preflight_pins(node.pin_dir());
     let (programs, _maps) = kernel::load(&PinDir::new(node.pin_dir()), limits).unwrap();
     for (program, instructions) in programs.verified_instructions().unwrap() {

@@ -1,4 +1,4 @@
-//! The endpoints array as memory: written with plain stores, read by the kernel's programs.
+//! An array map as memory: written with plain stores, read by the kernel's programs.
 
 use std::{
     io,
@@ -7,28 +7,45 @@ use std::{
     sync::atomic::{Ordering, fence},
 };
 
-use podium_proxy_ebpf::Endpoint;
+use podium_proxy_ebpf::{Endpoint, choice::SLOTS_PER_BLOCK};
 
-/// A shared mapping of the whole map.
+/// One element of the `MAGLEV` array.
+pub type MaglevBlock = [u16; SLOTS_PER_BLOCK as usize];
+
+/// What an element of a mapped array may be.
+///
+/// # Safety
+/// Every bit pattern is a value, and the size is a multiple of 8, as the kernel lays elements out.
+pub unsafe trait Element: Copy {}
+
+// SAFETY: plain bytes without padding, as its `aya::Pod` says; 24 bytes.
+unsafe impl Element for Endpoint {}
+// SAFETY: numbers; 8 bytes.
+unsafe impl Element for MaglevBlock {}
+
+/// A shared mapping of a whole array map.
 #[derive(Debug)]
-pub struct Endpoints {
-    first: NonNull<Endpoint>,
+pub struct Mapping<T: Element> {
+    first: NonNull<T>,
     len: u32,
 }
 
 // SAFETY: the mapping is owned by this value and not tied to a thread.
-unsafe impl Send for Endpoints {}
+unsafe impl<T: Element> Send for Mapping<T> {}
 // SAFETY: shared access only reads.
-unsafe impl Sync for Endpoints {}
+unsafe impl<T: Element> Sync for Mapping<T> {}
 
-impl Endpoints {
+impl<T: Element> Mapping<T> {
+    const MULTIPLE_OF_8: () = assert!(size_of::<T>().is_multiple_of(8));
+
     /// Maps an array of `len` elements, made with `BPF_F_MMAPABLE`.
     pub fn map(fd: BorrowedFd<'_>, len: u32) -> io::Result<Self> {
+        const { Self::MULTIPLE_OF_8 };
         // SAFETY: a new mapping at an address of the kernel's choice.
         let at = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                bytes(len),
+                Self::bytes(len),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 fd.as_raw_fd(),
@@ -48,7 +65,7 @@ impl Endpoints {
     }
 
     /// Stores elements from `start` on; `false`, and nothing stored, if they do not fit.
-    pub fn write(&mut self, start: u32, elements: &[Endpoint]) -> bool {
+    pub fn write(&mut self, start: u32, elements: &[T]) -> bool {
         let start = start as usize;
         if start.checked_add(elements.len()).is_none_or(|end| end > self.len as usize) {
             return false;
@@ -65,7 +82,7 @@ impl Endpoints {
     }
 
     /// The elements from `start` on; `None` if there are not that many.
-    pub fn read(&self, start: u32, len: u32) -> Option<Vec<Endpoint>> {
+    pub fn read(&self, start: u32, len: u32) -> Option<Vec<T>> {
         let end = start.checked_add(len)?;
         if end > self.len {
             return None;
@@ -78,15 +95,38 @@ impl Endpoints {
         };
         Some((start..end).map(read_one).collect())
     }
-}
 
-impl Drop for Endpoints {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `map`, with its length.
-        unsafe { libc::munmap(self.first.as_ptr().cast(), bytes(self.len)) };
+    const fn bytes(len: u32) -> usize {
+        len as usize * size_of::<T>()
     }
 }
 
-const fn bytes(len: u32) -> usize {
-    len as usize * size_of::<Endpoint>()
+impl<T: Element> Drop for Mapping<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `map`, with its length.
+        unsafe { libc::munmap(self.first.as_ptr().cast(), Self::bytes(self.len)) };
+    }
+}
+
+/// A table for the consistent choice in blocks; the last one is filled up with zeros, which no
+/// program reads.
+pub fn blocks(slots: &[u16]) -> Vec<MaglevBlock> {
+    (slots.chunks(SLOTS_PER_BLOCK as usize))
+        .map(|chunk| {
+            let mut block = MaglevBlock::default();
+            block[..chunk.len()].copy_from_slice(chunk);
+            block
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_in_blocks() {
+        assert!(blocks(&[]).is_empty());
+        assert_eq!(blocks(&[1, 2, 3, 4, 5]), [[1, 2, 3, 4], [5, 0, 0, 0]]);
+    }
 }

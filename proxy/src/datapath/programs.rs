@@ -1,0 +1,173 @@
+//! The kernel programs: loaded with their maps, put in their places.
+
+use std::{
+    fs::{self, File},
+    os::fd::{AsFd as _, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
+};
+use nix::fcntl::Flock;
+use podium_proxy_ebpf::maps::{
+    AFFINITY, COUNTERS, ENDPOINTS, FLOWS, GENERATIONS, MAGLEV, NAMES, SERVICES, SOCKET_PEERS,
+    SOURCE_RANGES,
+};
+
+use super::{
+    Error,
+    carry::{self, Round},
+    kernel::KernelDatapath,
+    links::{self, Attached, HOOKS},
+    pins::PinDir,
+};
+use crate::plan::held::Limits;
+
+/// The kernel programs, built by `build.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb"));
+
+/// The programs that see packets.
+pub const PACKET_PROGRAMS: [&str; 4] = ["uplink_ingress", "pod_ingress", "egress", "uplink_xdp"];
+
+/// The programs, loaded and ready to be put in their places.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+    pins: PinDir,
+    set: PathBuf,
+    _only_agent: Flock<File>,
+}
+
+/// Loads the programs, with the pinned maps of this version and these sizes if there are any, else
+/// with new ones. Nothing is attached yet.
+///
+/// # Errors
+/// If the kernel refuses a map or a program, or another agent holds them.
+pub fn load(pins: &PinDir, limits: Limits) -> Result<(Programs, KernelDatapath), Error> {
+    let only_agent = pins.lock()?;
+    let set = pins.maps(limits);
+    for folder in [set.clone(), pins.links()] {
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    }
+    let mut ebpf = EbpfLoader::new()
+        .default_map_pin_directory(&set)
+        .map_max_entries(SERVICES, limits.services)
+        .map_max_entries(NAMES, limits.services)
+        .map_max_entries(GENERATIONS, limits.services)
+        .map_max_entries(COUNTERS, limits.services)
+        .map_max_entries(ENDPOINTS, limits.endpoints)
+        .map_max_entries(MAGLEV, limits.maglev)
+        .map_max_entries(SOURCE_RANGES, limits.source_ranges)
+        .map_max_entries(AFFINITY, limits.affinity)
+        .map_max_entries(SOCKET_PEERS, limits.socket_peers)
+        .map_max_entries(FLOWS, limits.flows)
+        .load(OBJECT)
+        .map_err(Error::Load)?;
+    for name in names() {
+        let program = ebpf.program_mut(name).ok_or(Error::NoProgram { program: name })?;
+        load_one(program).map_err(|source| Error::Program { program: name, source })?;
+    }
+    let datapath = KernelDatapath::open(&set, limits)?;
+    Ok((Programs { ebpf, pins: pins.clone(), set, _only_agent: only_agent }, datapath))
+}
+
+fn load_one(program: &mut Program) -> Result<(), ProgramError> {
+    if let Ok(program) = <&mut SchedClassifier>::try_from(&mut *program) {
+        return program.load();
+    }
+    if let Ok(program) = <&mut Xdp>::try_from(&mut *program) {
+        return program.load();
+    }
+    <&mut CgroupSockAddr>::try_from(program)?.load()
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    HOOKS.into_iter().map(|hook| hook.name).chain(PACKET_PROGRAMS)
+}
+
+impl Programs {
+    /// A program, to be attached somewhere.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, Error> {
+        let program = self.ebpf.program(name).ok_or(Error::NoProgram { program: name })?;
+        let fd = program.fd().map_err(|source| Error::Program { program: name, source })?;
+        Ok(fd.as_fd())
+    }
+
+    /// Where links are pinned.
+    pub fn links(&self) -> PathBuf {
+        self.pins.links()
+    }
+
+    /// Puts the programs for sockets in their places; see [`Programs::attach_with`].
+    ///
+    /// # Errors
+    /// If the kernel refuses; programs attached until then stay.
+    pub fn attach(&self, cgroup: &Path) -> Result<Vec<(&'static str, Attached)>, Error> {
+        self.attach_with(cgroup, || Ok(()))
+    }
+
+    /// Puts every program in its place: those for sockets on the cgroup, then, by `devices`, those
+    /// for packets. Where earlier programs use another set of maps, what these remember is taken
+    /// over before, and once more afterwards; then earlier sets are dropped, which none uses any
+    /// more.
+    ///
+    /// # Errors
+    /// If the kernel refuses; programs attached until then stay.
+    pub fn attach_with(
+        &self,
+        cgroup: &Path,
+        devices: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<Vec<(&'static str, Attached)>, Error> {
+        let in_use = self.pins.sets_in_use()?;
+        let first = if in_use.contains(&self.set) { Round::BeforeTheRest } else { Round::Before };
+        self.take_over(&in_use, first);
+        let mut done = Vec::new();
+        for hook in HOOKS {
+            let fd = self.fd(hook.name)?;
+            done.push((hook.name, links::attach(hook, fd, cgroup, &self.pins.links())?));
+        }
+        devices()?;
+        self.take_over(&in_use, Round::After);
+        self.pins.drop_other_sets(&self.set)?;
+        Ok(done)
+    }
+
+    /// Takes over from other sets. If that fails, flows may break, but without the programs all
+    /// would: it is said and gone on.
+    fn take_over(&self, in_use: &[PathBuf], round: Round) {
+        for old in in_use.iter().filter(|set| **set != self.set) {
+            match carry::carry(old, &self.set, round) {
+                Ok(carried) => tracing::info!(
+                    ?round,
+                    entries = ?carried.entries,
+                    "took over from {}",
+                    old.display()
+                ),
+                Err(error) => tracing::warn!(
+                    "some flows may break: cannot take over from {}: {error}: {}",
+                    old.display(),
+                    std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
+                ),
+            }
+        }
+    }
+
+    /// How many instructions the verifier went through for each program.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn verified_instructions(&self) -> Result<Vec<(&'static str, u32)>, Error> {
+        let mut counts = Vec::new();
+        for name in names() {
+            let program = self.ebpf.program(name).ok_or(Error::NoProgram { program: name })?;
+            let info = program.info().map_err(|source| Error::Program { program: name, source })?;
+            counts.push((name, info.verified_instruction_count().unwrap_or(0)));
+        }
+        Ok(counts)
+    }
+}
