@@ -4,6 +4,7 @@
 mod batch;
 mod bpf;
 mod carry;
+pub mod clsact;
 pub mod config;
 pub mod fake;
 pub mod flows;

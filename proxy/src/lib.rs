@@ -12,6 +12,7 @@
 //! [`datapath`] carries them out. Index and plan are pure; [`reconcile`] is the loop around all.
 
 pub mod datapath;
+pub mod devices;
 pub mod index;
 pub mod metrics;
 pub mod model;

@@ -19,6 +19,7 @@ use podium_proxy::{
         kernel,
         pins::PinDir,
     },
+    devices::DeviceOptions,
     index::Index,
     metrics::Metrics,
     plan::held::{Held, Limits},
@@ -108,6 +109,8 @@ struct RunArgs {
     metrics_bind_address: SocketAddr,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    devices: DeviceOptions,
     /// How traffic from outside reaches endpoints on other nodes: with this node's address as its
     /// source (snat), or with the client's, so that answers go straight to the client (dsr).
     #[arg(long, value_enum, default_value_t)]

@@ -1,0 +1,251 @@
+//! Follows the kernel's devices, addresses and default routes: on each notification, and on a
+//! timer in any case, everything is listed anew and brought to what it shall be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::unix::AsyncFd,
+    runtime::{self, Runtime},
+    sync::watch,
+    time,
+};
+use tracing::{Level, debug, info, warn};
+
+use super::{
+    Device, DeviceOptions, Plan, classify, listing,
+    netlink::Socket,
+    places::{Error, Outcome, Places, Programs, chain},
+};
+
+/// A full pass is made this often even if nothing was heard.
+const RELIST: Duration = Duration::from_secs(30);
+
+/// The most a pass may be put off after a long one.
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// What the programs on devices depend on.
+#[derive(Debug)]
+pub struct Devices {
+    /// The command line.
+    pub options: DeviceOptions,
+    /// Where links are pinned.
+    pub links: PathBuf,
+    /// The programs.
+    pub programs: Programs,
+    /// The addresses this node is known by.
+    pub node_ips: BTreeSet<IpAddr>,
+}
+
+/// Keeps the following going; it ends with this value, and the programs stay where they are.
+#[derive(Debug)]
+pub struct Handle {
+    node_ips: Option<watch::Sender<BTreeSet<IpAddr>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Other addresses of this node.
+    pub fn set_node_ips(&self, ips: &BTreeSet<IpAddr>) {
+        if let Some(sender) = &self.node_ips {
+            sender.send_if_modified(|held| {
+                let differs = held != ips;
+                held.clone_from(ips);
+                differs
+            });
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        drop(self.node_ips.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Devices {
+    /// Attaches the programs to the devices there are, then follows changes in a thread of its own,
+    /// in the network namespace of the caller. `host_changed` is called there when the host's
+    /// addresses are others; it may block.
+    ///
+    /// # Errors
+    /// If devices cannot be listed. A device that refuses its programs is logged, and tried again.
+    pub fn start(self, host_changed: impl Fn() + Send + 'static) -> Result<Handle, Error> {
+        // Before the first listing, so that no change falls in between.
+        let notifications = Socket::subscribe(listing::GROUPS)
+            .map_err(Error::netlink("subscribe to changes of devices"))?;
+        let places = Places::new(&self.options, &self.links, self.programs)?;
+        let (sender, node_ips) = watch::channel(self.node_ips);
+        let mut follower = Follower {
+            places,
+            options: self.options,
+            node_ips,
+            notifications: Some(notifications),
+            addresses: None,
+            said: BTreeMap::new(),
+            host_changed: Box::new(host_changed),
+        };
+        follower.pass()?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::netlink("set up a thread for devices"))?;
+        let thread = thread::Builder::new()
+            .name("devices".to_owned())
+            .spawn(move || follower.run(&runtime))
+            .map_err(Error::netlink("start a thread for devices"))?;
+        Ok(Handle { node_ips: Some(sender), thread: Some(thread) })
+    }
+}
+
+struct Follower {
+    places: Places,
+    options: DeviceOptions,
+    node_ips: watch::Receiver<BTreeSet<IpAddr>>,
+    notifications: Option<Socket>,
+    /// Of the host, when they were last listed.
+    addresses: Option<BTreeSet<IpAddr>>,
+    /// What was logged about a device, which is not said twice.
+    said: BTreeMap<String, String>,
+    host_changed: Box<dyn Fn() + Send>,
+}
+
+impl Follower {
+    fn run(mut self, runtime: &Runtime) {
+        let notifications = {
+            let _context = runtime.enter();
+            self.notifications.take().map(|socket| {
+                // SAFETY: the socket owns its descriptor, which stays the same and open.
+                unsafe { AsyncFd::register(socket) }
+            })
+        };
+        let mut notifications = match notifications {
+            Some(Ok(notifications)) => notifications,
+            other => {
+                warn!("cannot follow changes of devices: {other:?}");
+                return;
+            }
+        };
+        let mut rest = Duration::ZERO;
+        loop {
+            // Outside of the runtime: what a pass calls may block.
+            let goes_on = runtime.block_on(async {
+                time::sleep(rest).await;
+                trigger(&mut notifications, &mut self.node_ips).await
+            });
+            if !goes_on {
+                return;
+            }
+            let started = Instant::now();
+            if let Err(error) = self.pass() {
+                self.say("", Level::WARN, &chain(&error));
+            } else {
+                self.said.remove("");
+            }
+            // A storm of changes takes half of one CPU at most.
+            rest = started.elapsed().min(REST_MAX);
+        }
+    }
+
+    fn pass(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        let devices =
+            listing::list(self.places.socket()).map_err(Error::netlink("list devices"))?;
+        let plan = classify(&devices, &self.options, &self.node_ips.borrow_and_update());
+        let outcome = self.places.apply(&plan)?;
+        self.report(&plan, &outcome);
+        if outcome.changed() {
+            info!(
+                devices = plan.places.len(),
+                new = outcome.new,
+                in_place = outcome.in_place,
+                removed = outcome.removed,
+                "programs are on their devices"
+            );
+        }
+        debug!(devices = devices.len(), took = ?started.elapsed(), "devices up to date");
+        let addresses = addresses(&devices);
+        if self.addresses.replace(addresses.clone()).is_some_and(|before| before != addresses) {
+            (self.host_changed)();
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, plan: &Plan, outcome: &Outcome) {
+        let mut current = BTreeSet::new();
+        for (name, why) in &plan.skipped {
+            current.insert(name.clone());
+            self.say(name, Level::INFO, &format!("device {name} gets no programs: {why}"));
+        }
+        for (name, why) in &outcome.notes {
+            current.insert(name.clone());
+            self.say(name, Level::INFO, &format!("device {name} does without XDP: {why}"));
+        }
+        for (name, why) in &outcome.problems {
+            current.insert(name.clone());
+            self.say(name, Level::WARN, &format!("device {name}: {why}"));
+        }
+        self.said.retain(|name, _| current.contains(name));
+    }
+
+    fn say(&mut self, about: &str, level: Level, text: &str) {
+        if self.said.get(about).is_some_and(|said| said == text) {
+            return;
+        }
+        if level == Level::WARN {
+            warn!("{text}");
+        } else {
+            info!("{text}");
+        }
+        self.said.insert(about.to_owned(), text.to_owned());
+    }
+}
+
+fn addresses(devices: &[Device]) -> BTreeSet<IpAddr> {
+    devices.iter().flat_map(|device| device.addresses.iter().copied()).collect()
+}
+
+/// Waits until there is something to do; false when nobody wants it any more.
+async fn trigger(
+    notifications: &mut AsyncFd<Socket>,
+    node_ips: &mut watch::Receiver<BTreeSet<IpAddr>>,
+) -> bool {
+    let relist = time::sleep(RELIST);
+    tokio::pin!(relist);
+    loop {
+        tokio::select! {
+            changed = node_ips.changed() => return changed.is_ok(),
+            () = &mut relist => return true,
+            heard = heard(notifications) => {
+                if heard {
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+/// Whether something that matters was heard, or may have been missed.
+async fn heard(notifications: &mut AsyncFd<Socket>) -> bool {
+    let Ok(mut ready) = notifications.readable_mut().await else { return true };
+    let mut matters = false;
+    loop {
+        match ready.try_io(|socket| socket.get_mut().notifications()) {
+            Ok(Ok(messages)) => matters |= messages.iter().any(listing::matters),
+            Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => matters = true,
+            Ok(Err(error)) => {
+                warn!("cannot read changes of devices: {error}");
+                return true;
+            }
+            Err(_would_block) => return matters,
+        }
+    }
+}
