@@ -14,6 +14,7 @@
 pub mod datapath;
 pub mod devices;
 pub mod index;
+pub mod kube_proxy;
 pub mod metrics;
 pub mod model;
 pub mod plan;

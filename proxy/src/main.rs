@@ -21,6 +21,7 @@ use podium_proxy::{
     },
     devices::DeviceOptions,
     index::Index,
+    kube_proxy::{self, Takeover},
     metrics::Metrics,
     plan::held::{Held, Limits},
     preflight,
@@ -122,6 +123,12 @@ struct RunArgs {
     /// Seconds between two looks for flows that are over.
     #[arg(long, hide = true, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     flow_collect_interval: u64,
+    /// Run although there are rules of kube-proxy on this node, and leave them alone.
+    #[arg(long, conflicts_with = "takeover")]
+    allow_kube_proxy: bool,
+    /// Remove kube-proxy's rules from this node as soon as services are balanced. Stop it before.
+    #[arg(long)]
+    takeover: bool,
 }
 
 /// Sizes of the maps. Changed ones take effect at the next start, without breaking a flow.
@@ -190,7 +197,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("podium-proxy: {error:#}");
-            let lacking = error.downcast_ref::<preflight::Lack>().is_some();
+            let lacking = error.is::<preflight::Lack>() || error.is::<kube_proxy::Refusal>();
             if lacking { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
@@ -200,6 +207,9 @@ fn run(args: &RunArgs) -> Result<()> {
     preflight::check_kernel()?;
     let cgroup = preflight::cgroup(args.cgroup.as_deref())?;
     preflight::pin_dir(&args.pins.pin_dir)?;
+    if !args.allow_kube_proxy && !args.takeover {
+        kube_proxy::refuse()?;
+    }
     let node_name = match &args.node_name {
         Some(name) => name.clone(),
         None => nix::unistd::gethostname()
@@ -226,6 +236,7 @@ fn run(args: &RunArgs) -> Result<()> {
     runtime.block_on(async {
         let metrics = Metrics::new().context("cannot set up metrics")?;
         metrics.show(sockets.destroyed.clone()).context("cannot set up metrics")?;
+        let takeover = if args.takeover { Some(takeover(&metrics)?) } else { None };
         let health = Health::default();
         let datapath = Arc::new(Mutex::new(datapath));
         metrics.count_from(Arc::clone(&datapath) as _);
@@ -240,7 +251,8 @@ fn run(args: &RunArgs) -> Result<()> {
         tokio::spawn(collector.run(Duration::from_secs(args.flow_collect_interval)));
         let source = open_source(args, &node_name).await?;
         let index = Index::new(Some(node_name));
-        let reconciler = Reconciler { index, datapath, programs, cgroup, health, metrics, sockets };
+        let reconciler =
+            Reconciler { index, datapath, programs, cgroup, health, metrics, sockets, takeover };
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         tokio::select! {
             result = reconciler.run(source) => result.context("cannot balance services"),
@@ -248,6 +260,12 @@ fn run(args: &RunArgs) -> Result<()> {
             _ = tokio::signal::ctrl_c() => stopped(),
         }
     })
+}
+
+fn takeover(metrics: &Metrics) -> Result<Takeover> {
+    let takeover = Takeover::new().context("cannot set up metrics")?;
+    metrics.show(takeover.remaining.clone()).context("cannot set up metrics")?;
+    Ok(takeover)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "one of the ways `run` ends, all of one type")]

@@ -19,6 +19,7 @@ use crate::{
         links::Attached,
     },
     index::{Change, Index},
+    kube_proxy::Takeover,
     metrics::Metrics,
     model::Problem,
     plan::{
@@ -55,6 +56,8 @@ pub struct Reconciler {
     pub metrics: Metrics,
     /// Ends UDP sockets whose endpoint left.
     pub sockets: Follower,
+    /// Removes kube-proxy's rules once the programs are attached.
+    pub takeover: Option<Takeover>,
 }
 
 impl Reconciler {
@@ -221,6 +224,9 @@ impl State {
             taken_over,
             "services are balanced in the kernel"
         );
+        if let Some(takeover) = self.reconciler.takeover.take() {
+            takeover.start().map_err(Error::io("start a thread", "takeover"))?;
+        }
         Ok(())
     }
 

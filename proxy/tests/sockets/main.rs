@@ -9,3 +9,4 @@
 mod node;
 
 mod follow;
+mod takeover;
