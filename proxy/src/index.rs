@@ -1,23 +1,30 @@
 //! Objects in, desired state out. Pure: no clock, no socket, no map.
 //!
 //! Each Service is translated by itself ([`translate`]) when it or one of its slices changed; what
-//! several Services could both want, an address and port, is settled over all of them at the end.
+//! several Services could both want, an address and port, is settled between them ([`settle`]).
+//! Both look only at what changed, so that one change costs the same among ten Services and among
+//! ten thousand.
 
+pub mod addresses;
+pub mod choice;
+pub mod claims;
+pub mod local_node;
+pub mod settle;
 pub mod slice;
 pub mod translate;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
 };
 
 use k8s_openapi::api::{
     core::v1::{Endpoints, Service},
     discovery::v1::EndpointSlice,
 };
-use podium_proxy_ebpf::{AddressPort, Protocol};
 
-use crate::model::{Desired, LocalNode, ObjectName, PortName, Problem, ServicePort};
+use crate::model::{Desired, LocalNode, ObjectName, Problem};
+use settle::{Changed, Settled};
 use slice::Slice;
 use translate::Translated;
 
@@ -41,8 +48,10 @@ pub struct Index {
     slices: BTreeMap<ObjectName, Slice>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     endpoints: BTreeMap<ObjectName, Vec<Slice>>,
-    translated: BTreeMap<ObjectName, Translated>,
     changed: BTreeSet<ObjectName>,
+    slice_problems: BTreeMap<ObjectName, Vec<Problem>>,
+    slice_problems_changed: bool,
+    settled: Settled,
 }
 
 impl Index {
@@ -51,20 +60,36 @@ impl Index {
         Self { node_name, ..Self::default() }
     }
 
-    /// What is known of this node now. Everything is translated anew if it changed.
+    /// What is known of this node.
+    pub const fn local_node(&self) -> &LocalNode {
+        &self.local_node
+    }
+
+    /// What is known of this node now. What depends on that is translated anew.
     pub fn set_local_node(&mut self, local_node: LocalNode) {
-        if self.local_node != local_node {
-            self.local_node = local_node;
+        let old = std::mem::replace(&mut self.local_node, local_node);
+        let new = &self.local_node;
+        if old.zone != new.zone || old.nodeport_ips != new.nodeport_ips {
             self.changed.extend(self.services.keys().cloned());
+            return;
+        }
+        // Addresses of the host come and go; few of them are endpoints.
+        let moved: BTreeSet<IpAddr> =
+            old.host_ips.symmetric_difference(&new.host_ips).copied().collect();
+        if !moved.is_empty() {
+            let affected = (self.slices.values().chain(self.endpoints.values().flatten()))
+                .filter(|slice| slice.endpoints.iter().any(|at| moved.contains(&at.ip)))
+                .map(|slice| slice.service.clone());
+            self.changed.extend(affected);
         }
     }
 
-    /// Takes in one change; [`Index::desired`] draws the conclusions.
+    /// Takes in one change; [`Index::update`] draws the conclusions.
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::Service(name, service) => {
                 match service {
-                    Some(service) => self.services.insert(name.clone(), *service),
+                    Some(service) => self.services.insert(name.clone(), trimmed(*service)),
                     None => self.services.remove(&name),
                 };
                 self.changed.insert(name);
@@ -86,7 +111,16 @@ impl Index {
         }
     }
 
-    fn replace_slice(&mut self, name: ObjectName, slice: Option<Slice>) {
+    fn replace_slice(&mut self, name: ObjectName, mut slice: Option<Slice>) {
+        let problems = slice.as_mut().map(|slice| std::mem::take(&mut slice.problems));
+        let problems = problems.filter(|problems| !problems.is_empty());
+        if self.slice_problems.get(&name) != problems.as_ref() {
+            self.slice_problems_changed = true;
+            match problems {
+                Some(problems) => self.slice_problems.insert(name.clone(), problems),
+                None => self.slice_problems.remove(&name),
+            };
+        }
         let old = match slice {
             Some(slice) => {
                 let service = slice.service.clone();
@@ -100,96 +134,58 @@ impl Index {
         if let Some(old) = old {
             if let Some(names) = self.slices_of.get_mut(&old.service) {
                 names.remove(&name);
+                if names.is_empty() {
+                    self.slices_of.remove(&old.service);
+                }
             }
             self.changed.insert(old.service);
         }
     }
 
-    /// What the kernel should hold now, and every problem there is.
-    pub fn desired(&mut self) -> (Desired, Vec<Problem>) {
-        for name in std::mem::take(&mut self.changed) {
-            match self.translate(&name) {
-                Some(mut translated) => {
-                    if let Some(before) = self.translated.get(&name) {
-                        translated.keep_unchanged(before);
-                    }
-                    self.translated.insert(name, translated);
-                }
-                None => {
-                    self.translated.remove(&name);
-                }
-            }
-        }
-        self.settle()
+    /// Draws the conclusions from what changed since the last time.
+    pub fn update(&mut self) -> Changed {
+        let names = std::mem::take(&mut self.changed);
+        let translated: Vec<_> = (names.into_iter())
+            .map(|name| {
+                let translated = self.translate(&name);
+                (name, translated)
+            })
+            .collect();
+        let mut changed = self.settled.update(translated);
+        changed.problems |= std::mem::take(&mut self.slice_problems_changed);
+        changed
+    }
+
+    /// What the kernel should hold, as of the last update.
+    pub const fn desired(&self) -> &Desired {
+        &self.settled.desired
+    }
+
+    /// Everything that is wrong with objects, as of the last update.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.settled.problems.values().chain(self.slice_problems.values()).flatten()
     }
 
     fn translate(&self, name: &ObjectName) -> Option<Translated> {
         let service = self.services.get(name)?;
-        let mut slices: Vec<&Slice> = (self.slices_of.get(name).into_iter().flatten())
+        let slices: Vec<&Slice> = (self.slices_of.get(name).into_iter().flatten())
             .filter_map(|slice| self.slices.get(slice))
             .collect();
-        if slices.is_empty() {
-            slices.extend(self.endpoints.get(name).into_iter().flatten());
+        if !slices.is_empty() {
+            return Some(translate::translate(name, service, &slices, &self.local_node));
         }
-        Some(translate::translate(name, service, &slices))
-    }
-
-    /// Joins all Services. An address and port that two of them want belongs to the one whose
-    /// ClusterIP it is (an external address must not capture another Service's traffic,
-    /// CVE-2020-8554), then to the older one, then to the one whose name comes first.
-    fn settle(&self) -> (Desired, Vec<Problem>) {
-        let mut desired = Desired::default();
-        let mut problems = Vec::new();
-        let mut by_age: Vec<_> = self.translated.iter().collect();
-        by_age.sort_by_key(|(name, translated)| (translated.created_unix_ms, *name));
-        let mut owners: HashMap<(AddressPort, Protocol), &PortName> = HashMap::new();
-        for as_cluster_ip in [true, false] {
-            for (_, translated) in &by_age {
-                for (address, port) in translated.claims(as_cluster_ip) {
-                    owners.entry((address, port.protocol)).or_insert(port);
-                }
-            }
-        }
-        for (_, translated) in by_age {
-            problems.extend(translated.problems.iter().cloned());
-            desired.cluster_ips.extend(translated.cluster_ips.iter().copied());
-            for port in &translated.ports {
-                let mut lost = Vec::new();
-                for address in port.addresses.keys() {
-                    match owners.get(&(*address, port.name.protocol)) {
-                        Some(owner) if **owner != port.name => {
-                            lost.push(*address);
-                            problems.push(taken(&port.name, *address, owner));
-                        }
-                        _ => {}
-                    }
-                }
-                if lost.len() == port.addresses.len() {
-                    continue;
-                }
-                let port = if lost.is_empty() { Arc::clone(port) } else { without(port, &lost) };
-                desired.ports.insert(port.name.clone(), port);
-            }
-        }
-        problems.extend(self.slices.values().flat_map(|slice| slice.problems.iter().cloned()));
-        (desired, problems)
+        let slices: Vec<&Slice> = self.endpoints.get(name).into_iter().flatten().collect();
+        let mut translated = translate::translate(name, service, &slices, &self.local_node);
+        translated.problems.extend(slices.iter().flat_map(|slice| slice.problems.iter().cloned()));
+        Some(translated)
     }
 }
 
-fn taken(port: &PortName, address: AddressPort, owner: &PortName) -> Problem {
-    Problem {
-        object: format!("Service {}", port.service),
-        field: "spec".to_owned(),
-        message: format!(
-            "{} already belongs to Service {}; not served here",
-            address.socket_addr(),
-            owner.service
-        ),
+/// The Service without what nothing here reads and may be large.
+fn trimmed(mut service: Service) -> Service {
+    service.metadata.managed_fields = None;
+    if let Some(annotations) = &mut service.metadata.annotations {
+        annotations.retain(|name, _| name == addresses::SOURCE_RANGES_ANNOTATION);
     }
-}
-
-fn without(port: &ServicePort, lost: &[AddressPort]) -> Arc<ServicePort> {
-    let mut port = port.clone();
-    port.addresses.retain(|address, _| !lost.contains(address));
-    Arc::new(port)
+    service
 }

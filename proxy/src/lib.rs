@@ -13,6 +13,7 @@
 
 pub mod datapath;
 pub mod devices;
+pub mod health_checks;
 pub mod index;
 pub mod kube_proxy;
 pub mod metrics;

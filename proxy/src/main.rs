@@ -2,7 +2,7 @@
 
 use std::{
     io::IsTerminal as _,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex},
@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use podium_proxy::{
     datapath::{
@@ -20,7 +21,10 @@ use podium_proxy::{
         pins::PinDir,
     },
     devices::DeviceOptions,
-    index::Index,
+    index::{
+        Index,
+        local_node::{NodePortAddresses, NodeSettings},
+    },
     kube_proxy::{self, Takeover},
     metrics::Metrics,
     plan::held::{Held, Limits},
@@ -97,6 +101,18 @@ struct RunArgs {
     /// Name of this node, for policies that want endpoints of the node [default: host name].
     #[arg(long, env = "NODE_NAME")]
     node_name: Option<String>,
+    /// Where node ports are served: the word primary (the node's InternalIP of each family), or
+    /// blocks of addresses, separated by commas.
+    #[arg(long, value_name = "CIDRS", default_value = "primary")]
+    nodeport_addresses: NodePortAddresses,
+    /// Primary address of this node; once for each family. Counts where its Node object names none
+    /// [default: of the device with the default route].
+    #[arg(long, value_name = "IP", env = "NODE_IP", value_delimiter = ',')]
+    node_ip: Vec<IpAddr>,
+    /// Blocks that ClusterIPs are allocated from, for clusters without ServiceCIDR objects;
+    /// traffic to addresses in there that no Service has is dropped.
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',')]
+    service_cidrs: Vec<IpNet>,
     /// Cgroup (v2) that holds all pods [default: root of the cgroup v2 mount].
     #[arg(long, value_name = "DIR")]
     cgroup: Option<PathBuf>,
@@ -251,8 +267,22 @@ fn run(args: &RunArgs) -> Result<()> {
         tokio::spawn(collector.run(Duration::from_secs(args.flow_collect_interval)));
         let source = open_source(args, &node_name).await?;
         let index = Index::new(Some(node_name));
-        let reconciler =
-            Reconciler { index, datapath, programs, cgroup, health, metrics, sockets, takeover };
+        let node_settings = NodeSettings {
+            nodeport_addresses: args.nodeport_addresses.clone(),
+            node_ips: args.node_ip.clone(),
+            service_cidrs: args.service_cidrs.clone(),
+        };
+        let reconciler = Reconciler {
+            index,
+            datapath,
+            programs,
+            cgroup,
+            health,
+            metrics,
+            node_settings,
+            sockets,
+            takeover,
+        };
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         tokio::select! {
             result = reconciler.run(source) => result.context("cannot balance services"),
@@ -276,7 +306,7 @@ fn stopped() -> Result<()> {
 
 async fn open_source(args: &RunArgs, node_name: &str) -> Result<Source> {
     if let Some(folder) = &args.manifests {
-        return source::manifests::follow(folder.clone())
+        return source::manifests::follow(folder.clone(), node_name.to_owned())
             .with_context(|| format!("cannot follow --manifests {}", folder.display()));
     }
     let config = match &args.kubeconfig {

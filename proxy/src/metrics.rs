@@ -1,19 +1,26 @@
 //! Metrics, under kube-proxy's names where they mean the same.
 
+mod services;
+
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use podium_proxy_ebpf::FrontendKind;
 use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
-    core::{Collector, Desc},
-    proto::MetricFamily,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-use crate::{datapath::SharedDatapath, model::protocol_text, plan::held::Held};
+use crate::{
+    datapath::SharedDatapath,
+    index::settle::Changed,
+    model::{Frontend, PortName, Reach},
+    plan::held::Held,
+};
+use services::ServiceTraffic;
 
 /// Every metric of the agent.
 #[derive(Clone, Debug)]
@@ -33,7 +40,7 @@ pub struct Metrics {
     pub service_changes_total: IntCounter,
     /// Those not yet in the kernel.
     pub service_changes_pending: IntGauge,
-    /// Service ports that want an endpoint of this node and have none.
+    /// Service ports that want an endpoint of this node and have none, by traffic policy.
     pub no_local_endpoints: IntGaugeVec,
     /// Answers of healthz, by status code.
     pub healthz_total: IntCounterVec,
@@ -45,7 +52,15 @@ pub struct Metrics {
     pub map_used: GaugeVec,
     /// Entries or elements there are, by map.
     pub map_size: GaugeVec,
-    hits: ServiceHits,
+    lacking: Arc<Mutex<Lacking>>,
+    traffic: ServiceTraffic,
+}
+
+/// Service ports with endpoints, but without one of this node that a policy asks for.
+#[derive(Debug, Default)]
+struct Lacking {
+    internal: BTreeSet<PortName>,
+    external: BTreeSet<PortName>,
 }
 
 /// Buckets of kube-proxy's network programming histogram, in seconds.
@@ -124,7 +139,8 @@ impl Metrics {
             problems: IntGauge::with_opts(own("problems", "Objects skipped in whole or in part."))?,
             map_used: GaugeVec::new(own("map_used", "Entries in use."), &["map"])?,
             map_size: GaugeVec::new(own("map_size", "Entries there are."), &["map"])?,
-            hits: ServiceHits::new()?,
+            lacking: Arc::default(),
+            traffic: ServiceTraffic::new()?,
         };
         metrics.register()?;
         Ok(metrics)
@@ -145,7 +161,7 @@ impl Metrics {
             Box::new(self.problems.clone()),
             Box::new(self.map_used.clone()),
             Box::new(self.map_size.clone()),
-            Box::new(self.hits.clone()),
+            Box::new(self.traffic.clone()),
         ];
         all.into_iter().try_for_each(|collector| self.registry.register(collector))
     }
@@ -160,38 +176,42 @@ impl Metrics {
 
     /// Where the counts of services are read when somebody asks for the metrics.
     pub fn count_from(&self, datapath: SharedDatapath) {
-        *self.hits.datapath.lock().unwrap_or_else(PoisonError::into_inner) = Some(datapath);
+        self.traffic.count_from(datapath);
     }
 
-    /// What a pass led to.
-    pub fn synced(&self, held: &Held, took: Duration) {
+    /// What a pass led to; `changed` is what it was about, `None` if about everything.
+    pub fn synced(&self, held: &Held, changed: Option<&Changed>, took: Duration) {
         self.sync_duration.observe(took.as_secs_f64());
         let now = jiff::Timestamp::now().as_duration();
         self.sync_last_timestamp.set(now.as_secs_f64());
         self.endpoint_changes_pending.set(0);
         self.service_changes_pending.set(0);
-        let lacking = (held.ports.values())
-            .filter(|port| {
-                let content = &port.content;
-                content
-                    .addresses
-                    .values()
-                    .any(|frontend| frontend.internal == crate::model::Reach::Node)
-                    && content.local.is_empty()
-                    && !content.endpoints.is_empty()
-            })
-            .count();
-        let lacking = i64::try_from(lacking).unwrap_or(i64::MAX);
-        self.no_local_endpoints.with_label_values(&["internal"]).set(lacking);
         let services = u32::try_from(held.entries.len()).unwrap_or(u32::MAX);
+        let names = u32::try_from(held.ports.len()).unwrap_or(u32::MAX);
         for (map, used, size) in [
             ("services", services, held.limits.services),
+            ("names", names, held.limits.services),
             ("endpoints", held.endpoints_used(), held.limits.endpoints),
         ] {
             self.map_used.with_label_values(&[map]).set(f64::from(used));
             self.map_size.with_label_values(&[map]).set(f64::from(size));
         }
-        self.hits.set_names(held);
+        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        match changed {
+            Some(changed) => {
+                self.traffic.rename(held, &changed.ports);
+                changed.ports.iter().for_each(|name| lacking.judge(name, held));
+            }
+            None => {
+                self.traffic.rename_all(held);
+                *lacking = Lacking::default();
+                held.ports.keys().for_each(|name| lacking.judge(name, held));
+            }
+        }
+        for (policy, ports) in [("internal", &lacking.internal), ("external", &lacking.external)] {
+            let count = i64::try_from(ports.len()).unwrap_or(i64::MAX);
+            self.no_local_endpoints.with_label_values(&[policy]).set(count);
+        }
     }
 
     /// All metrics in the text format.
@@ -205,72 +225,33 @@ impl Metrics {
     }
 }
 
-/// Connections per service port, read from the kernel when asked for.
-#[derive(Clone)]
-struct ServiceHits {
-    vector: IntCounterVec,
-    names: Arc<Mutex<BTreeMap<u32, [String; 5]>>>,
-    datapath: Arc<Mutex<Option<SharedDatapath>>>,
-}
-
-impl std::fmt::Debug for ServiceHits {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServiceHits").finish_non_exhaustive()
-    }
-}
-
-impl ServiceHits {
-    fn new() -> Result<Self, prometheus::Error> {
-        let opts = own(
-            "service_hits_total",
-            "Connections, and datagrams of unconnected sockets, sent to an endpoint of the \
-             Service since it is known here.",
-        );
-        let labels = ["namespace", "service", "port", "protocol", "family"];
-        Ok(Self {
-            vector: IntCounterVec::new(opts, &labels)?,
-            names: Arc::default(),
-            datapath: Arc::default(),
-        })
-    }
-
-    fn set_names(&self, held: &Held) {
-        let names = (held.ports.iter())
-            .map(|(name, port)| {
-                let labels = [
-                    name.service.namespace.clone(),
-                    name.service.name.clone(),
-                    name.port.clone(),
-                    protocol_text(name.protocol).to_owned(),
-                    format!("IP{:?}", name.family).to_lowercase(),
-                ];
-                (port.id, labels)
+impl Lacking {
+    fn judge(&mut self, name: &PortName, held: &Held) {
+        let content = held.ports.get(name).map(|port| &port.content);
+        let lacks = |reach: fn(&Frontend) -> Reach| {
+            content.is_some_and(|port| {
+                port.local.is_empty()
+                    && !port.endpoints.is_empty()
+                    && port.addresses.values().any(|frontend| reach(frontend) == Reach::Node)
             })
-            .collect();
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
-    }
-}
-
-impl Collector for ServiceHits {
-    fn desc(&self) -> Vec<&Desc> {
-        self.vector.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ids: Vec<u32> = names.keys().copied().collect();
-        let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(datapath) = datapath else {
-            return Vec::new();
         };
-        let hits = datapath.lock().unwrap_or_else(PoisonError::into_inner).counters(&ids);
-        self.vector.reset();
-        for (id, count) in hits.unwrap_or_default() {
-            let Some(labels) = names.get(&id) else {
-                continue;
-            };
-            self.vector.with_label_values(labels).inc_by(count.connections);
+        let policies = [
+            (&mut self.internal, lacks(|frontend| frontend.internal)),
+            (
+                &mut self.external,
+                lacks(|frontend| match frontend.kind {
+                    // There the internal policy counts for everybody.
+                    FrontendKind::ClusterIp => Reach::Cluster,
+                    _ => frontend.external,
+                }),
+            ),
+        ];
+        for (set, lacks) in policies {
+            if lacks {
+                set.insert(name.clone());
+            } else {
+                set.remove(name);
+            }
         }
-        self.vector.collect()
     }
 }

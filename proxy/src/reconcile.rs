@@ -8,8 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use tokio::time;
+use tokio::{sync::mpsc, time};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -18,7 +19,12 @@ use crate::{
         kernel::{KernelDatapath, Programs},
         links::Attached,
     },
-    index::{Change, Index},
+    health_checks::HealthChecks,
+    index::{
+        Change, Index,
+        local_node::{self, HostAddress, NodeSettings, OwnNode},
+        settle::Changed,
+    },
     kube_proxy::Takeover,
     metrics::Metrics,
     model::Problem,
@@ -28,7 +34,7 @@ use crate::{
     },
     serve::Health,
     sockets::Follower,
-    source::{Event, Source},
+    source::{Event, Source, host},
 };
 
 /// Least time between two passes; what arrives in between shares the next one.
@@ -36,6 +42,9 @@ const BURST: Duration = Duration::from_millis(2);
 
 /// How long to wait before trying again what the kernel refused.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often the addresses of the host are read again, should nobody tell of a change.
+const HOST_REREAD: Duration = Duration::from_secs(30);
 
 /// When an EndpointSlice's cause happened, as its controller notes it.
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -58,6 +67,8 @@ pub struct Reconciler {
     pub sockets: Follower,
     /// Removes kube-proxy's rules once the programs are attached.
     pub takeover: Option<Takeover>,
+    /// What the command line says of this node.
+    pub node_settings: NodeSettings,
 }
 
 impl Reconciler {
@@ -67,51 +78,73 @@ impl Reconciler {
     /// If the programs cannot be attached.
     pub async fn run(self, source: Source) -> Result<(), Error> {
         let limits = lock(&self.datapath).limits();
+        let (health_checks, failures) = HealthChecks::new(self.health.clone());
         let mut state = State {
             reconciler: self,
+            health_checks,
             limits,
             held: None,
             attached: false,
             dirty: true,
+            node: KnownNode::default(),
+            node_dirty: true,
             triggers: Vec::new(),
             source_problems: Vec::new(),
             reported: BTreeSet::new(),
         };
-        state.run(source).await
+        state.read_host();
+        state.run(source, failures).await
     }
+}
+
+/// What was said of this node so far.
+#[derive(Default)]
+struct KnownNode {
+    object: Option<OwnNode>,
+    host: Vec<HostAddress>,
+    service_cidrs: Vec<IpNet>,
+    problems: Vec<Problem>,
 }
 
 struct State {
     reconciler: Reconciler,
+    health_checks: HealthChecks,
     limits: Limits,
     /// `None`: to be read from the maps.
     held: Option<Held>,
     attached: bool,
     dirty: bool,
+    node: KnownNode,
+    /// The datapath is yet to be told of the node.
+    node_dirty: bool,
     triggers: Vec<jiff::Timestamp>,
     source_problems: Vec<Problem>,
     reported: BTreeSet<Problem>,
 }
 
 impl State {
-    async fn run(&mut self, mut source: Source) -> Result<(), Error> {
+    async fn run(
+        &mut self,
+        mut source: Source,
+        mut health_check_failures: mpsc::Receiver<()>,
+    ) -> Result<(), Error> {
         let mut streams_missing = source.streams;
         let mut next_pass = time::Instant::now();
+        let mut host_reread = time::interval_at(next_pass + HOST_REREAD, HOST_REREAD);
         loop {
-            let event = if self.dirty && streams_missing == 0 {
-                tokio::select! {
-                    biased;
-                    () = time::sleep_until(next_pass) => None,
-                    event = source.events.recv() => match event {
-                        Some(event) => Some(event),
-                        None => return Ok(()),
-                    },
-                }
-            } else {
-                match source.events.recv().await {
+            let is_due = self.dirty && streams_missing == 0;
+            let event = tokio::select! {
+                biased;
+                () = time::sleep_until(next_pass), if is_due => None,
+                event = source.events.recv() => match event {
                     Some(event) => Some(event),
                     None => return Ok(()),
+                },
+                Some(()) = health_check_failures.recv() => {
+                    self.dirty = true;
+                    continue;
                 }
+                _ = host_reread.tick() => Some(Event::HostChanged),
             };
             if let Some(event) = event {
                 self.take(event, &mut streams_missing);
@@ -147,7 +180,50 @@ impl State {
                 self.source_problems = problems;
                 self.dirty = true;
             }
-            Event::NodeEligible(eligible) => self.reconciler.health.set_node_eligible(eligible),
+            Event::Node(object) => {
+                let is_eligible = object.as_ref().is_some_and(|object| object.is_eligible);
+                self.reconciler.health.set_node_eligible(is_eligible);
+                // The addresses of a node whose object is gone are still its own.
+                self.node.object = object.or_else(|| self.node.object.take());
+                self.node_changed();
+            }
+            Event::ServiceCidrs(blocks) => {
+                self.node.service_cidrs = blocks;
+                self.node_changed();
+            }
+            Event::HostChanged => self.read_host(),
+        }
+    }
+
+    fn read_host(&mut self) {
+        match host::addresses() {
+            Ok(addresses) => {
+                self.node.host = addresses;
+                self.node_changed();
+            }
+            Err(error) => warn!("cannot read the addresses of this host, they stay: {error}"),
+        }
+    }
+
+    fn node_changed(&mut self) {
+        let known = &self.node;
+        let (node, problems) = local_node::local_node(
+            &self.reconciler.node_settings,
+            known.object.as_ref(),
+            &known.host,
+            &known.service_cidrs,
+        );
+        if node != *self.reconciler.index.local_node() || problems != known.problems {
+            info!(
+                zone = node.zone.as_deref().unwrap_or(""),
+                nodeport_ips = ?node.nodeport_ips,
+                service_cidrs = ?node.service_cidrs,
+                "this node"
+            );
+            self.reconciler.index.set_local_node(node);
+            self.node.problems = problems;
+            self.node_dirty = true;
+            self.dirty = true;
         }
     }
 
@@ -176,9 +252,19 @@ impl State {
 
     fn pass(&mut self) -> Result<(), Error> {
         let started = Instant::now();
-        let (desired, mut problems) = self.reconciler.index.desired();
+        let changed = self.reconciler.index.update();
+        let index = &self.reconciler.index;
+        if changed.health_checks {
+            // Before the kernel, which may be slow or refuse: balancers need to know right away.
+            self.health_checks.set(&index.desired().health_checks);
+        }
         let mut datapath = lock(&self.reconciler.datapath);
-        let mut held = match self.held.take() {
+        if self.node_dirty {
+            datapath.set_node(index.local_node())?;
+        }
+        let known = self.held.take();
+        let is_complete = known.is_none();
+        let mut held = match known {
             Some(held) => held,
             None => {
                 // What an agent gave up a moment ago looks free in the maps.
@@ -187,8 +273,7 @@ impl State {
             }
         };
         self.reconciler.sockets.begin(&held);
-        let plan = plan::plan(&mut held, &desired);
-        problems.extend(plan.problems);
+        let plan = plan::plan(&mut held, index.desired());
         let ops = plan.ops.len();
         for op in &plan.ops {
             datapath.execute(op)?;
@@ -198,19 +283,24 @@ impl State {
             self.attach(&held)?;
         }
         self.reconciler.sockets.passed(&held);
+        self.node_dirty = false;
+        self.finished(&held, (!is_complete).then_some(&changed), started.elapsed());
+        tracing::debug!(ops, took = ?started.elapsed(), "kernel up to date");
+        self.held = Some(held);
+        self.report(plan.problems);
+        Ok(())
+    }
+
+    /// Everything that arrived is in the kernel. Without `changed`, everything may be new there.
+    fn finished(&mut self, held: &Held, changed: Option<&Changed>, took: Duration) {
         let reconciler = &self.reconciler;
-        reconciler.metrics.synced(&held, started.elapsed());
+        reconciler.metrics.synced(held, changed, took);
         reconciler.health.synced();
         let now = jiff::Timestamp::now();
         for trigger in self.triggers.drain(..) {
             let waited = now.duration_since(trigger).as_secs_f64();
             reconciler.metrics.network_programming_duration.observe(waited.max(0.0));
         }
-        tracing::debug!(ops, took = ?started.elapsed(), "kernel up to date");
-        self.held = Some(held);
-        problems.extend(self.source_problems.iter().cloned());
-        self.report(problems);
-        Ok(())
     }
 
     fn attach(&mut self, held: &Held) -> Result<(), Error> {
@@ -231,10 +321,21 @@ impl State {
     }
 
     /// Says each problem once, and once more that it is solved.
-    fn report(&mut self, problems: Vec<Problem>) {
-        let problems: BTreeSet<Problem> = problems.into_iter().collect();
+    fn report(&mut self, unplaced: Vec<Problem>) {
+        self.reconciler.health.set_overflow(!unplaced.is_empty());
+        let problems: BTreeSet<Problem> = (self.reconciler.index.problems().cloned())
+            .chain(self.source_problems.iter().cloned())
+            .chain(self.node.problems.iter().cloned())
+            .chain(self.health_checks.problems())
+            .chain(unplaced.iter().cloned())
+            .collect();
         for problem in problems.difference(&self.reported) {
-            warn!("{problem}");
+            // What has no room is the fault of no object, and this node does not do its job.
+            if unplaced.contains(problem) {
+                error!("{problem}");
+            } else {
+                warn!("{problem}");
+            }
         }
         for problem in self.reported.difference(&problems) {
             info!("solved: {problem}");

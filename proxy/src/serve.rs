@@ -33,6 +33,18 @@ struct HealthState {
     oldest_pending: Option<Instant>,
     last_updated: Option<Timestamp>,
     node_not_eligible: bool,
+    overflow: bool,
+}
+
+impl HealthState {
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.oldest_pending.is_some_and(|since| now.saturating_duration_since(since) > STUCK_AFTER)
+    }
+
+    /// Whether this node does all of its Services.
+    fn is_healthy(&self, now: Instant) -> bool {
+        self.attached && !self.overflow && !self.is_stuck(now)
+    }
 }
 
 /// Body of both answers, in kube-proxy's form.
@@ -67,23 +79,32 @@ impl Health {
         self.with(|state| state.node_not_eligible = !eligible);
     }
 
+    /// Whether a map had no room for all there is.
+    pub fn set_overflow(&self, overflow: bool) {
+        self.with(|state| state.overflow = overflow);
+    }
+
+    /// Whether this node does all of its Services.
+    pub fn is_healthy(&self) -> bool {
+        self.with(|state| state.is_healthy(Instant::now()))
+    }
+
     fn with<T>(&self, change: impl FnOnce(&mut HealthState) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn answer(&self, for_balancers: bool) -> (StatusCode, Body) {
+    fn answer(&self, for_balancers: bool, now: Instant) -> (StatusCode, Body) {
         self.with(|state| {
-            let stuck = state.oldest_pending.is_some_and(|since| since.elapsed() > STUCK_AFTER);
-            // A process that still waits for its first objects lives, but serves nothing yet.
+            // A process that still waits for its first objects lives, but serves nothing yet; and
+            // one whose maps are too small would not get larger ones by being started again.
             let healthy = if for_balancers {
-                state.attached && !stuck && !state.node_not_eligible
+                state.is_healthy(now) && !state.node_not_eligible
             } else {
-                !stuck
+                !state.is_stuck(now)
             };
-            let now = Timestamp::now();
             let body = Body {
                 last_updated: state.last_updated.map_or(String::new(), |at| at.to_string()),
-                current_time: now.to_string(),
+                current_time: Timestamp::now().to_string(),
                 node_eligible: for_balancers.then_some(!state.node_not_eligible),
             };
             (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
@@ -115,13 +136,13 @@ pub fn metrics_routes(health: Health, metrics: Metrics) -> Router {
 }
 
 async fn healthz(State(shared): State<Shared>) -> Response {
-    let (code, body) = shared.health.answer(true);
+    let (code, body) = shared.health.answer(true, Instant::now());
     shared.metrics.healthz_total.with_label_values(&[code.as_str()]).inc();
     (code, Json(body)).into_response()
 }
 
 async fn livez(State(shared): State<Shared>) -> Response {
-    let (code, body) = shared.health.answer(false);
+    let (code, body) = shared.health.answer(false, Instant::now());
     shared.metrics.livez_total.with_label_values(&[code.as_str()]).inc();
     (code, Json(body)).into_response()
 }
@@ -141,4 +162,50 @@ pub async fn serve(address: SocketAddr, routes: Router) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::bind(address).await?;
     tokio::spawn(async move { axum::serve(listener, routes).await });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codes(health: &Health, at: Instant) -> [u16; 2] {
+        [true, false].map(|for_balancers| health.answer(for_balancers, at).0.as_u16())
+    }
+
+    #[test]
+    fn healthz_and_livez_fail_when_a_change_waits_too_long() {
+        let health = Health::default();
+        let now = Instant::now();
+        assert_eq!(codes(&health, now), [503, 200], "nothing is in the kernel yet");
+        health.synced();
+        health.queued();
+        assert_eq!(codes(&health, now), [200, 200]);
+        let late = Instant::now() + STUCK_AFTER + Duration::from_secs(1);
+        assert_eq!(codes(&health, late), [503, 503]);
+        health.synced();
+        assert_eq!(codes(&health, late), [200, 200]);
+    }
+
+    #[test]
+    fn healthz_fails_on_a_node_that_goes_and_livez_does_not() {
+        let health = Health::default();
+        health.synced();
+        health.set_node_eligible(false);
+        assert_eq!(codes(&health, Instant::now()), [503, 200]);
+        let (_, body) = health.answer(true, Instant::now());
+        let json = serde_json::to_value(body).expect("a plain body");
+        assert_eq!(json["nodeEligible"], false);
+        assert!(json["lastUpdated"].is_string() && json["currentTime"].is_string(), "{json}");
+        assert!(health.is_healthy(), "the services of the node work");
+    }
+
+    #[test]
+    fn a_full_map_makes_the_node_unhealthy() {
+        let health = Health::default();
+        health.synced();
+        health.set_overflow(true);
+        assert_eq!(codes(&health, Instant::now()), [503, 200]);
+        health.set_overflow(false);
+        assert_eq!(codes(&health, Instant::now()), [200, 200]);
+    }
 }

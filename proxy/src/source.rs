@@ -3,13 +3,16 @@
 //! the last state stays.
 
 pub mod api;
+pub mod host;
 pub mod manifests;
+pub mod node;
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::mpsc;
 
 use crate::{
-    index::Change,
+    index::{Change, local_node::OwnNode},
     model::{ObjectName, Problem},
 };
 
@@ -22,8 +25,12 @@ pub enum Event {
     Synced,
     /// What this source cannot read, all of it; replaces what it said before.
     Problems(Vec<Problem>),
-    /// Whether this node may take traffic from load balancers.
-    NodeEligible(bool),
+    /// This node's Node object changed, or (`None`) is gone.
+    Node(Option<OwnNode>),
+    /// The blocks that ClusterIPs are allocated from, all of them; replaces what it said before.
+    ServiceCidrs(Vec<IpNet>),
+    /// Addresses or devices of the host may have changed.
+    HostChanged,
 }
 
 /// The receiving end: events, and how many `Synced` make the state complete.

@@ -24,6 +24,8 @@ pub struct Slice {
     pub ports: Vec<SlicePort>,
     /// Its endpoints, whatever their condition.
     pub endpoints: Vec<SliceEndpoint>,
+    /// The lists of zones that endpoints are hinted for; most have one of a few.
+    pub zones: Vec<Vec<String>>,
     /// What was left out of it.
     pub problems: Vec<Problem>,
 }
@@ -33,10 +35,22 @@ pub struct Slice {
 pub struct SlicePort {
     /// The name of the Service port it answers.
     pub name: String,
-    /// Its protocol; `None` for one that sockets are not balanced for.
+    /// Its protocol; `None` for one that Services do not have.
     pub protocol: Option<Protocol>,
     /// The port of the endpoints.
     pub number: u16,
+}
+
+/// For whom an endpoint is, as a hint says (KEP-2433).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hint {
+    /// There is no hint.
+    #[default]
+    None,
+    /// For others.
+    Others,
+    /// For this node, or its zone.
+    Here,
 }
 
 /// One endpoint.
@@ -50,15 +64,25 @@ pub struct SliceEndpoint {
     pub serving_terminating: bool,
     /// Runs on this node.
     pub local: bool,
+    /// Its node hints (KEP-3015), as seen from this node.
+    pub for_node: Hint,
+    /// Index of its zone hints in [`Slice::zones`].
+    pub zones: Option<u16>,
 }
 
-/// TCP and UDP by Kubernetes' names; Kubernetes' default is TCP.
+/// A protocol by Kubernetes' name; Kubernetes' default is TCP.
 pub fn protocol(name: Option<&str>) -> Option<Protocol> {
     match name {
         None | Some("" | "TCP") => Some(Protocol::Tcp),
         Some("UDP") => Some(Protocol::Udp),
+        Some("SCTP") => Some(Protocol::Sctp),
         Some(_) => None,
     }
+}
+
+/// Whether anything can listen there. An IPv4 address in IPv6 clothes would be of both families.
+fn is_usable(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_multicast() && ip.to_canonical() == ip
 }
 
 impl Slice {
@@ -72,6 +96,7 @@ impl Slice {
             family: None,
             ports: Vec::new(),
             endpoints: Vec::new(),
+            zones: Vec::new(),
             problems: Vec::new(),
         };
         let what = format!("EndpointSlice {namespace}/{name}");
@@ -128,7 +153,7 @@ impl Slice {
         // Consumers use the first address only, all of them being the same endpoint.
         let text = from.addresses.first().map_or("", String::as_str);
         let ip = match text.parse::<IpAddr>() {
-            Ok(ip) if family_of(ip) == family && !ip.is_unspecified() => ip,
+            Ok(ip) if family_of(ip) == family && is_usable(ip) => ip,
             _ => {
                 let message = format!("{text:?} is no {family:?} address; endpoint ignored");
                 self.problem(what, format!("endpoints[{index}].addresses"), message);
@@ -140,12 +165,45 @@ impl Slice {
         let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
         let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
         let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+        let hints = from.hints.as_ref();
+        let nodes = hints.and_then(|hints| hints.for_nodes.as_deref()).unwrap_or(&[]);
+        let for_node = if nodes.is_empty() {
+            Hint::None
+        } else if nodes.iter().any(|hint| Some(hint.name.as_str()) == node) {
+            Hint::Here
+        } else {
+            Hint::Others
+        };
+        let zones = hints.and_then(|hints| hints.for_zones.as_deref()).unwrap_or(&[]);
+        let zones = self.zones(zones.iter().map(|hint| hint.name.clone()).collect());
         self.endpoints.push(SliceEndpoint {
             ip,
             ready,
             serving_terminating: serving && terminating,
             local: node.is_some() && from.node_name.as_deref() == node,
+            for_node,
+            zones,
         });
+    }
+
+    fn zones(&mut self, zones: Vec<String>) -> Option<u16> {
+        if zones.is_empty() {
+            return None;
+        }
+        let index = self.zones.iter().position(|known| *known == zones).unwrap_or_else(|| {
+            self.zones.push(zones);
+            self.zones.len() - 1
+        });
+        u16::try_from(index).ok()
+    }
+
+    /// The zone hints of one of its endpoints, as seen from a node in `zone`.
+    pub fn for_zone(&self, endpoint: &SliceEndpoint, zone: Option<&str>) -> Hint {
+        match endpoint.zones.and_then(|index| self.zones.get(usize::from(index))) {
+            None => Hint::None,
+            Some(zones) if zones.iter().any(|hinted| Some(hinted.as_str()) == zone) => Hint::Here,
+            Some(_) => Hint::Others,
+        }
     }
 
     /// From an Endpoints object: a slice for each subset and family, of its ready addresses.
@@ -175,6 +233,7 @@ impl Slice {
             family: Some(family),
             ports: Vec::new(),
             endpoints: Vec::new(),
+            zones: Vec::new(),
             problems: Vec::new(),
         };
         let what = format!("Endpoints {service}");
@@ -191,11 +250,13 @@ impl Slice {
             let EndpointAddress { ip: text, node_name, .. } = address;
             match text.parse::<IpAddr>() {
                 Ok(ip) if family_of(ip) != family => {}
-                Ok(ip) if !ip.is_unspecified() => slice.endpoints.push(SliceEndpoint {
+                Ok(ip) if is_usable(ip) => slice.endpoints.push(SliceEndpoint {
                     ip,
                     ready: true,
                     serving_terminating: false,
                     local: node.is_some() && node_name.as_deref() == node,
+                    for_node: Hint::None,
+                    zones: None,
                 }),
                 // Reported once, not for each family.
                 _ if family == Family::V6 => {}

@@ -1,18 +1,18 @@
 //! One Service and its slices into service ports.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort as PortSpec};
-use podium_proxy_ebpf::{
-    AddressPort, Endpoint, Family, FrontendKind, Protocol, choice::SPAN_LEN_MAX,
-};
+use podium_proxy_ebpf::{Family, Protocol, choice::SPAN_LEN_MAX};
 
-use super::slice::{Slice, SliceEndpoint, protocol};
-use crate::model::{Frontend, ObjectName, PortName, Problem, Reach, ServicePort, family_of};
+use super::{
+    addresses::Addresses,
+    choice::{self, Candidates},
+    slice::{Slice, protocol},
+};
+use crate::model::{
+    HealthCheck, LocalNode, ObjectName, PortName, Problem, Reach, ServicePort, protocol_text,
+};
 
 /// Services with this label belong to another proxy (KEP-2447).
 pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -21,12 +21,14 @@ pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const AFFINITY_SECS_DEFAULT: u32 = 10_800;
 
 /// What became of one Service.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Translated {
     /// Its ports, one for each family.
     pub ports: Vec<Arc<ServicePort>>,
     /// Its ClusterIPs.
     pub cluster_ips: Vec<IpAddr>,
+    /// Where load balancers ask for its health here.
+    pub health_check: Option<(u16, HealthCheck)>,
     /// What was wrong with it.
     pub problems: Vec<Problem>,
     /// When it was created; decides who keeps an address two Services want.
@@ -34,17 +36,6 @@ pub struct Translated {
 }
 
 impl Translated {
-    /// The addresses it wants: those that are its ClusterIPs, or all others.
-    pub fn claims(&self, as_cluster_ip: bool) -> impl Iterator<Item = (AddressPort, &PortName)> {
-        self.ports.iter().flat_map(move |port| {
-            (port.addresses.keys())
-                .filter(move |at| {
-                    self.cluster_ips.contains(&at.socket_addr().ip()) == as_cluster_ip
-                })
-                .map(|at| (*at, &port.name))
-        })
-    }
-
     /// Shares the ports that are as they were `before`, so that comparing them later is free.
     pub fn keep_unchanged(&mut self, before: &Self) {
         for port in &mut self.ports {
@@ -56,8 +47,15 @@ impl Translated {
 }
 
 /// Translates one Service. Headless ones, ExternalNames and those of another proxy yield nothing.
-pub fn translate(name: &ObjectName, service: &Service, slices: &[&Slice]) -> Translated {
-    let mut work = Translation { name, service, slices, result: Translated::default() };
+pub fn translate(
+    name: &ObjectName,
+    service: &Service,
+    slices: &[&Slice],
+    node: &LocalNode,
+) -> Translated {
+    let addresses = Addresses::default();
+    let result = Translated::default();
+    let mut work = Translation { name, service, slices, node, addresses, result };
     work.result.created_unix_ms = (service.metadata.creation_timestamp.as_ref())
         .map_or(i64::MAX, |created| created.0.as_millisecond());
     if !work.skipped() {
@@ -70,6 +68,8 @@ struct Translation<'a> {
     name: &'a ObjectName,
     service: &'a Service,
     slices: &'a [&'a Slice],
+    node: &'a LocalNode,
+    addresses: Addresses,
     result: Translated,
 }
 
@@ -97,40 +97,18 @@ impl Translation<'_> {
         let Some(spec) = &self.service.spec else {
             return;
         };
-        let cluster_ips = self.cluster_ips();
-        let mut addresses: BTreeMap<IpAddr, Frontend> = BTreeMap::new();
-        // Whoever reaches an external address from a node gets Cluster behaviour, whatever the
-        // external traffic policy.
-        for ip in self.external_ips() {
-            let frontend = Frontend {
-                kind: FrontendKind::ExternalIp,
-                internal: Reach::Cluster,
-                external: Reach::Cluster,
-                restricted: false,
-            };
-            addresses.insert(ip, frontend);
+        self.addresses = Addresses::new(self.service);
+        for (field, message) in std::mem::take(&mut self.addresses.problems) {
+            self.problem(field, message);
         }
-        let internal = match spec.internal_traffic_policy.as_deref() {
-            Some("Local") => Reach::Node,
-            _ => Reach::Cluster,
-        };
-        for ip in &cluster_ips {
-            let frontend = Frontend {
-                kind: FrontendKind::ClusterIp,
-                internal,
-                external: internal,
-                restricted: false,
-            };
-            addresses.insert(*ip, frontend);
-        }
-        self.result.cluster_ips = cluster_ips;
-
+        self.result.cluster_ips.clone_from(&self.addresses.cluster_ips);
         let mut seen = BTreeSet::new();
         for (index, port) in spec.ports.iter().flatten().enumerate() {
-            let Some((number, protocol)) = self.port(index, port) else {
+            let Some(port) = self.port(index, port) else {
                 continue;
             };
-            if !seen.insert((number, protocol)) {
+            if !seen.insert((port.number, port.protocol)) {
+                let Port { number, protocol, .. } = port;
                 self.problem(
                     format!("spec.ports[{index}]"),
                     format!("{number}/{protocol:?} is there twice; the first one counts"),
@@ -138,99 +116,79 @@ impl Translation<'_> {
                 continue;
             }
             for family in [Family::V4, Family::V6] {
-                self.add(port.name.as_deref().unwrap_or(""), number, protocol, family, &addresses);
+                self.add(&port, family);
             }
         }
+        self.health_check();
     }
 
-    fn cluster_ips(&mut self) -> Vec<IpAddr> {
+    /// Load balancers ask for it where they must find the nodes with endpoints.
+    fn health_check(&mut self) {
         let Some(spec) = &self.service.spec else {
-            return Vec::new();
+            return;
         };
-        let (field, texts) = match &spec.cluster_ips {
-            Some(texts) if !texts.is_empty() => ("spec.clusterIPs", texts.clone()),
-            _ => ("spec.clusterIP", spec.cluster_ip.clone().into_iter().collect()),
+        let asks = spec.type_.as_deref() == Some("LoadBalancer")
+            && spec.external_traffic_policy.as_deref() == Some("Local");
+        let Some(number) = spec.health_check_node_port.filter(|number| asks && *number != 0) else {
+            return;
         };
-        if texts.iter().all(String::is_empty) {
-            self.problem(
-                "spec.clusterIP",
-                "is not set and this source allocates none: give an address; not served at one",
-            );
-            return Vec::new();
-        }
-        self.parse(field, &texts)
+        let Some(port) = port_number(number) else {
+            let message = format!("{number} is not between 1 and 65535; not served");
+            self.problem("spec.healthCheckNodePort", message);
+            return;
+        };
+        let local_endpoints = choice::local_ready(self.slices);
+        let check = HealthCheck { service: self.name.clone(), local_endpoints };
+        self.result.health_check = Some((port, check));
     }
 
-    fn external_ips(&mut self) -> Vec<IpAddr> {
-        let Some(spec) = &self.service.spec else {
-            return Vec::new();
-        };
-        let mut ips = self.parse("spec.externalIPs", spec.external_ips.as_deref().unwrap_or(&[]));
-        if spec.type_.as_deref() == Some("LoadBalancer") {
-            let ingress = (self.service.status.as_ref())
-                .and_then(|status| status.load_balancer.as_ref())
-                .and_then(|balancer| balancer.ingress.as_deref())
-                .unwrap_or(&[]);
-            // KEP-1860: mode Proxy means that the balancer itself must be passed through.
-            let texts: Vec<String> = (ingress.iter())
-                .filter(|entry| entry.ip_mode.as_deref() != Some("Proxy"))
-                .filter_map(|entry| entry.ip.clone())
-                .collect();
-            ips.extend(self.parse("status.loadBalancer.ingress", &texts));
-        }
-        ips
-    }
-
-    fn parse(&mut self, field: &str, texts: &[String]) -> Vec<IpAddr> {
-        let mut ips = Vec::new();
-        for text in texts.iter().filter(|text| !text.is_empty()) {
-            match text.parse::<IpAddr>() {
-                Ok(ip) if !ip.is_unspecified() => ips.push(ip),
-                _ => self.problem(field, format!("{text:?} is no address; not served at it")),
-            }
-        }
-        ips
-    }
-
-    fn port(&mut self, index: usize, port: &PortSpec) -> Option<(u16, Protocol)> {
+    fn port(&mut self, index: usize, port: &PortSpec) -> Option<Port> {
         let field = format!("spec.ports[{index}]");
-        let number = match u16::try_from(port.port) {
-            Ok(number) if number > 0 => number,
-            _ => {
-                let message = format!("{} is not between 1 and 65535; port ignored", port.port);
-                self.problem(format!("{field}.port"), message);
-                return None;
-            }
+        let Some(number) = port_number(port.port) else {
+            let message = format!("{} is not between 1 and 65535; port ignored", port.port);
+            self.problem(format!("{field}.port"), message);
+            return None;
         };
         let Some(protocol) = protocol(port.protocol.as_deref()) else {
             let name = port.protocol.as_deref().unwrap_or("");
+            let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(protocol_text);
             self.problem(
                 format!("{field}.protocol"),
-                format!("{name:?} is not balanced for sockets (TCP and UDP are); port ignored"),
+                format!("{name:?} is none of {}; port ignored", known.join(", ")),
             );
             return None;
         };
-        Some((number, protocol))
+        let node_port = port.node_port.filter(|number| *number != 0);
+        if let Some(number) = node_port.filter(|number| port_number(*number).is_none()) {
+            let message = format!("{number} is not between 1 and 65535; node port ignored");
+            self.problem(format!("{field}.nodePort"), message);
+        }
+        Some(Port {
+            name: port.name.clone().unwrap_or_default(),
+            number,
+            protocol,
+            node_port: node_port.and_then(port_number),
+        })
     }
 
-    fn add(
-        &mut self,
-        port_name: &str,
-        number: u16,
-        protocol: Protocol,
-        family: Family,
-        addresses: &BTreeMap<IpAddr, Frontend>,
-    ) {
-        let addresses: BTreeMap<AddressPort, Frontend> = (addresses.iter())
-            .filter(|(ip, _)| family_of(**ip) == family)
-            .map(|(ip, frontend)| (AddressPort::from(SocketAddr::new(*ip, number)), *frontend))
-            .collect();
+    fn add(&mut self, port: &Port, family: Family) {
+        let &Port { ref name, number, protocol, node_port } = port;
+        let addresses = self.addresses.of_port(family, number, node_port, self.node);
         if addresses.is_empty() {
             return;
         }
-        let known = merge(self.slices, port_name, protocol, family);
-        let wants_local = addresses.values().any(|frontend| frontend.internal == Reach::Node);
-        let mut endpoints = choose(known.iter());
+        let name = PortName { service: self.name.clone(), port: name.clone(), protocol, family };
+        if name.to_abi().is_none() {
+            self.problem("metadata.name", "is longer than 63 characters; not served");
+            return;
+        }
+        if self.result.ports.iter().any(|port| port.name == name) {
+            let message = format!("{:?} names two ports; the first counts", name.port);
+            self.problem("spec.ports", message);
+            return;
+        }
+        let candidates = Candidates::new(self.slices, &name.port, protocol, family, self.node);
+        let mut endpoints = candidates.of_cluster();
         if endpoints.len() > SPAN_LEN_MAX as usize {
             self.problem(
                 "",
@@ -238,29 +196,19 @@ impl Translation<'_> {
             );
             endpoints.truncate(SPAN_LEN_MAX as usize);
         }
-        let mut local = Vec::new();
-        if wants_local {
-            local = choose(known.iter().filter(|(_, endpoint)| endpoint.local));
-            local.truncate(SPAN_LEN_MAX as usize);
-        }
-        let name =
-            PortName { service: self.name.clone(), port: port_name.to_owned(), protocol, family };
-        if name.to_abi().is_none() {
-            self.problem("metadata.name", "is longer than 63 characters; not served");
-            return;
-        }
-        if self.result.ports.iter().any(|port| port.name == name) {
-            self.problem("spec.ports", format!("{port_name:?} names two ports; the first counts"));
-            return;
-        }
+        let wants_local = (addresses.values())
+            .any(|frontend| [frontend.internal, frontend.external].contains(&Reach::Node));
+        let mut local = if wants_local { candidates.of_node() } else { Vec::new() };
+        local.truncate(SPAN_LEN_MAX as usize);
         let affinity_secs = self.affinity_secs();
+        let source_ranges = self.addresses.source_ranges(family);
         self.result.ports.push(Arc::new(ServicePort {
             name,
             addresses,
             endpoints,
             local,
             affinity_secs,
-            source_ranges: BTreeSet::new(),
+            source_ranges,
         }));
     }
 
@@ -279,41 +227,14 @@ impl Translation<'_> {
     }
 }
 
-/// The endpoints of all slices that answer a port. One that several slices list, as while it moves
-/// between them, is as good as the best they say of it.
-fn merge(
-    slices: &[&Slice],
-    port_name: &str,
+/// A port of the Service that can be served.
+struct Port {
+    name: String,
+    number: u16,
     protocol: Protocol,
-    family: Family,
-) -> BTreeMap<AddressPort, SliceEndpoint> {
-    let mut merged: BTreeMap<AddressPort, SliceEndpoint> = BTreeMap::new();
-    for slice in slices.iter().filter(|slice| slice.family == Some(family)) {
-        let ports = (slice.ports.iter())
-            .filter(|port| port.name == port_name && port.protocol == Some(protocol));
-        for port in ports {
-            for endpoint in &slice.endpoints {
-                let at = AddressPort::from(SocketAddr::new(endpoint.ip, port.number));
-                let known = merged.entry(at).or_insert(*endpoint);
-                known.ready |= endpoint.ready;
-                known.serving_terminating |= endpoint.serving_terminating;
-                known.local |= endpoint.local;
-            }
-        }
-    }
-    merged
+    node_port: Option<u16>,
 }
 
-/// Ready endpoints; when there are none, those both serving and terminating (KEP-1669).
-fn choose<'a>(
-    from: impl Iterator<Item = (&'a AddressPort, &'a SliceEndpoint)> + Clone,
-) -> Vec<Endpoint> {
-    let placed = |(at, endpoint): (&AddressPort, &SliceEndpoint)| {
-        Endpoint::new(at, if endpoint.local { Endpoint::ON_NODE } else { Endpoint::ELSEWHERE })
-    };
-    let ready: Vec<_> = from.clone().filter(|(_, endpoint)| endpoint.ready).map(placed).collect();
-    if !ready.is_empty() {
-        return ready;
-    }
-    from.filter(|(_, endpoint)| endpoint.serving_terminating).map(placed).collect()
+fn port_number(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|number| *number > 0)
 }

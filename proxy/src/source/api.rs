@@ -1,11 +1,16 @@
 //! Objects of a Kubernetes API: one watch for each kind, which survives the server's restarts.
 
-use std::{collections::BTreeSet, fmt::Debug, pin::pin};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    pin::pin,
+};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use kube::{
     Api, Client, Resource,
@@ -15,14 +20,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::{Event, Source, channel, object_name};
+use super::{Event, Source, channel, node, object_name};
 use crate::{
     index::{Change, translate::PROXY_NAME_LABEL},
     model::ObjectName,
 };
-
-/// Put on a Node that is about to be removed: load balancers should look elsewhere (KEP-3458).
-const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// Slices of headless Services carry this label; no proxy needs them.
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
@@ -45,11 +47,13 @@ pub fn watch(client: Client, node_name: Option<&str>) -> Source {
         sender.clone(),
         Change::Slice,
     ));
-    if let Some(node) = node_name {
-        let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
-        tokio::spawn(follow_node(Api::all(client), config, sender));
-    }
-    Source { events, streams: 2 }
+    tokio::spawn(follow_service_cidrs(Api::all(client.clone()), sender.clone()));
+    let Some(node) = node_name else {
+        return Source { events, streams: 2 };
+    };
+    let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    tokio::spawn(follow_node(Api::all(client), config, sender));
+    Source { events, streams: 3 }
 }
 
 /// Passes one kind on. After a break the list is compared with what was known, so that objects
@@ -114,26 +118,62 @@ async fn follow<K>(
     }
 }
 
+/// Counts as complete when it was listed, but also when that failed: services must be balanced even
+/// if the Node may not be read.
 async fn follow_node(api: Api<Node>, config: watcher::Config, sender: mpsc::Sender<Event>) {
     let mut stream = pin!(watcher(api, config).default_backoff());
+    let mut synced = false;
     while let Some(event) = stream.next().await {
-        let eligible = match event {
-            Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => is_eligible(&node),
-            Ok(watcher::Event::Delete(_)) => false,
-            Ok(watcher::Event::Init | watcher::Event::InitDone) => continue,
+        let (event, is_listed) = match event {
+            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+                (Some(Event::Node(Some(node::own_node(&object)))), false)
+            }
+            Ok(watcher::Event::Delete(_)) => (Some(Event::Node(None)), false),
+            Ok(watcher::Event::Init) => continue,
+            Ok(watcher::Event::InitDone) => (None, true),
             Err(error) => {
                 debug!("cannot watch the own Node: {error}");
-                continue;
+                (None, true)
             }
         };
-        if sender.send(Event::NodeEligible(eligible)).await.is_err() {
-            return;
+        let first = is_listed && !std::mem::replace(&mut synced, synced || is_listed);
+        for event in event.into_iter().chain(first.then_some(Event::Synced)) {
+            if sender.send(event).await.is_err() {
+                return;
+            }
         }
     }
 }
 
-fn is_eligible(node: &Node) -> bool {
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-    node.metadata.deletion_timestamp.is_none()
-        && !taints.into_iter().flatten().any(|taint| taint.key == TO_BE_DELETED_TAINT)
+/// Servers before 1.33 have none, and no rule depends on them: said only to who debugs.
+async fn follow_service_cidrs(api: Api<ServiceCIDR>, sender: mpsc::Sender<Event>) {
+    let mut known = BTreeMap::new();
+    let mut listed = BTreeMap::new();
+    let mut stream = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    while let Some(event) = stream.next().await {
+        let entry = |object: &ServiceCIDR| (object_name(&object.metadata), node::cidrs(object));
+        match event {
+            Ok(watcher::Event::Apply(object)) => known.extend([entry(&object)]),
+            Ok(watcher::Event::Delete(object)) => {
+                known.remove(&object_name(&object.metadata));
+            }
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.extend([entry(&object)]);
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => known = std::mem::take(&mut listed),
+            Err(error) => {
+                debug!("cannot watch ServiceCIDRs: {error}");
+                continue;
+            }
+        }
+        let cidrs = known.values().flatten().copied().collect();
+        if sender.send(Event::ServiceCidrs(cidrs)).await.is_err() {
+            return;
+        }
+    }
 }

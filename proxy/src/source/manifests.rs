@@ -11,9 +11,11 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use k8s_openapi::api::{
-    core::v1::{Endpoints, Service},
+    core::v1::{Endpoints, Node, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use notify::{
     EventKind, RecursiveMode, Watcher as _,
@@ -24,9 +26,9 @@ use serde_json::Value;
 use tokio::{sync::mpsc, time};
 use tracing::warn;
 
-use super::{Event, Source, channel, object_name};
+use super::{Event, Source, channel, node, object_name};
 use crate::{
-    index::Change,
+    index::{Change, local_node::OwnNode},
     model::{ObjectName, Problem},
 };
 
@@ -42,6 +44,8 @@ enum Object {
     Service(Box<Service>),
     Slice(Box<EndpointSlice>),
     Endpoints(Box<Endpoints>),
+    Node(Box<Node>),
+    ServiceCidr(Box<ServiceCIDR>),
 }
 
 /// Kind and name.
@@ -57,11 +61,11 @@ struct Reading {
     broken: Vec<PathBuf>,
 }
 
-/// Starts to follow a folder.
+/// Starts to follow a folder, as the node with this name.
 ///
 /// # Errors
 /// If it cannot be read or watched.
-pub fn follow(folder: PathBuf) -> io::Result<Source> {
+pub fn follow(folder: PathBuf, node_name: String) -> io::Result<Source> {
     fs::read_dir(&folder)?;
     let (wake, woken) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -75,7 +79,7 @@ pub fn follow(folder: PathBuf) -> io::Result<Source> {
     watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(io::Error::other)?;
     let (sender, events) = channel();
     tokio::spawn(async move {
-        follow_changes(&folder, woken, &sender).await;
+        follow_changes(&folder, &node_name, woken, &sender).await;
         drop(watcher);
     });
     Ok(Source { events, streams: 1 })
@@ -89,6 +93,7 @@ fn is_look(event: EventKind) -> bool {
 
 async fn follow_changes(
     folder: &Path,
+    node_name: &str,
     mut woken: mpsc::Receiver<()>,
     sender: &mpsc::Sender<Event>,
 ) {
@@ -98,6 +103,14 @@ async fn follow_changes(
         let reading = read(folder, &known);
         let changes = differences(&known, &reading);
         let mut events = Vec::new();
+        let own_node = reading.own_node(node_name);
+        if own_node != known.own_node(node_name) {
+            events.push(Event::Node(own_node));
+        }
+        let cidrs = reading.service_cidrs();
+        if cidrs != known.service_cidrs() {
+            events.push(Event::ServiceCidrs(cidrs));
+        }
         if reading.problems != known.problems {
             events.push(Event::Problems(reading.problems.clone()));
         }
@@ -134,10 +147,11 @@ fn differences(known: &Reading, now: &Reading) -> Vec<Change> {
         .filter(|(identity, (_, object))| {
             known.objects.get(*identity).is_none_or(|(_, old)| old != object)
         })
-        .map(|((_, name), (_, object))| match object.clone() {
-            Object::Service(object) => Change::Service(name.clone(), Some(object)),
-            Object::Slice(object) => Change::Slice(name.clone(), Some(object)),
-            Object::Endpoints(object) => Change::Endpoints(name.clone(), Some(object)),
+        .filter_map(|((_, name), (_, object))| match object.clone() {
+            Object::Service(object) => Some(Change::Service(name.clone(), Some(object))),
+            Object::Slice(object) => Some(Change::Slice(name.clone(), Some(object))),
+            Object::Endpoints(object) => Some(Change::Endpoints(name.clone(), Some(object))),
+            Object::Node(_) | Object::ServiceCidr(_) => None,
         });
     gone.chain(changed).collect()
 }
@@ -184,6 +198,23 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 impl Reading {
+    fn own_node(&self, node_name: &str) -> Option<OwnNode> {
+        self.objects.values().find_map(|(_, object)| match object {
+            Object::Node(object) if object.metadata.name.as_deref() == Some(node_name) => {
+                Some(node::own_node(object))
+            }
+            _ => None,
+        })
+    }
+
+    fn service_cidrs(&self) -> Vec<IpNet> {
+        let cidrs = |object: &Object| match object {
+            Object::ServiceCidr(object) => node::cidrs(object),
+            _ => Vec::new(),
+        };
+        self.objects.values().flat_map(|(_, object)| cidrs(object)).collect()
+    }
+
     fn problem(&mut self, file: &Path, field: &str, message: String) {
         self.problems.push(Problem {
             object: file.display().to_string(),
@@ -225,6 +256,10 @@ impl Reading {
             ("v1", "Endpoints") => self.add_object(file, "Endpoints", value, Object::Endpoints),
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 self.add_object(file, "EndpointSlice", value, Object::Slice);
+            }
+            ("v1", "Node") => self.add_object(file, "Node", value, Object::Node),
+            ("networking.k8s.io/v1", "ServiceCIDR") => {
+                self.add_object(file, "ServiceCIDR", value, Object::ServiceCidr);
             }
             (_, "") => {
                 self.broken(file, "kind", "is missing, so this is no object; skipped".to_owned());
