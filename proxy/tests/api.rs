@@ -46,6 +46,13 @@ fn expired() -> Value {
     })
 }
 
+fn not_found() -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+        "message": "the server could not find the requested resource", "code": 404,
+    })
+}
+
 /// Lists a and b; a watch that adds c and then is too old; from then on a list of a and c.
 async fn answer(request: Request<Body>, lists: Arc<AtomicUsize>) -> String {
     let query = request.uri().query().unwrap_or("").to_owned();
@@ -75,6 +82,12 @@ async fn what_a_broken_watch_missed_is_made_up_for() {
     let server = tower::service_fn(move |request: Request<Body>| {
         let lists = Arc::clone(&lists);
         async move {
+            // A server before ServiceCIDRs: nothing is missed, nothing waits for them.
+            if request.uri().path().ends_with("/servicecidrs") {
+                let body = Body::from(not_found().to_string().into_bytes());
+                let answer = Response::builder().status(404).body(body);
+                return Ok(answer.expect("a plain answer"));
+            }
             let body = Body::from(answer(request, lists).await.into_bytes());
             Ok::<_, Infallible>(Response::new(body))
         }
@@ -95,4 +108,93 @@ async fn what_a_broken_watch_missed_is_made_up_for() {
     };
     tokio::time::timeout(Duration::from_secs(20), all).await.expect("all changes in time");
     assert_eq!(seen, ["+a", "+b", "+c", "+a", "+c", "-b"]);
+}
+
+/// One Node and two ServiceCIDRs; what is asked for beyond the lists never comes.
+async fn answer_of_node(request: Request<Body>) -> String {
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or(""));
+    if query.contains("watch=true") {
+        return std::future::pending().await;
+    }
+    let cidr = |name: &str, cidr: &str| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+            "metadata": {"name": name, "resourceVersion": "5"}, "spec": {"cidrs": [cidr]},
+        })
+    };
+    match path {
+        "/api/v1/nodes" => {
+            assert!(query.contains("metadata.name%3Dnode-a"), "{query}");
+            let node = json!({
+                "apiVersion": "v1", "kind": "Node",
+                "metadata": {
+                    "name": "node-a", "resourceVersion": "5",
+                    "labels": {"topology.kubernetes.io/zone": "zone-a"},
+                },
+                "status": {"addresses": [{"type": "InternalIP", "address": "192.168.0.1"}]},
+            });
+            list("Node", "v1", &[node])
+        }
+        "/apis/networking.k8s.io/v1/servicecidrs" => {
+            let cidrs = [cidr("kubernetes", "10.96.0.0/16"), cidr("more", "10.97.0.0/16")];
+            list("ServiceCIDR", "networking.k8s.io/v1", &cidrs)
+        }
+        "/api/v1/services" => list("Service", "v1", &[]),
+        _ => list("EndpointSlice", "discovery.k8s.io/v1", &[]),
+    }
+}
+
+#[tokio::test]
+async fn the_own_node_and_service_cidrs_are_told() {
+    let server = tower::service_fn(|request: Request<Body>| async move {
+        let body = Body::from(answer_of_node(request).await.into_bytes());
+        Ok::<_, Infallible>(Response::new(body))
+    });
+    let mut source = api::watch(kube::Client::new(server, "default"), Some("node-a"));
+    let (mut node, mut cidrs, mut synced) = (None, Vec::new(), 0);
+    let all = async {
+        while node.is_none() || cidrs.is_empty() || synced < source.streams {
+            match source.events.recv().await.expect("the source goes on") {
+                Event::Node(known) => node = known,
+                Event::ServiceCidrs(known) => cidrs = known,
+                Event::Synced => synced += 1,
+                Event::Changes(changes) => assert!(changes.is_empty(), "{changes:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("all of it in time");
+    let node = node.expect("a Node was told");
+    assert_eq!(node.zone.as_deref(), Some("zone-a"));
+    assert_eq!(node.ips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.168.0.1"]);
+    let cidrs: Vec<_> = cidrs.iter().map(ToString::to_string).collect();
+    assert_eq!(cidrs, ["10.96.0.0/16", "10.97.0.0/16"]);
+}
+
+/// Who may not read Nodes still balances: the stream counts as complete.
+#[tokio::test]
+async fn a_node_that_may_not_be_read_holds_nothing_up() {
+    let server = tower::service_fn(|request: Request<Body>| async move {
+        let path = request.uri().path();
+        let answer = if path == "/api/v1/nodes" || path.ends_with("/servicecidrs") {
+            let status = json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
+                "message": "nodes is forbidden", "code": 403,
+            });
+            Response::builder().status(403).body(Body::from(status.to_string().into_bytes()))
+        } else {
+            Response::builder().body(Body::from(answer_of_node(request).await.into_bytes()))
+        };
+        Ok::<_, Infallible>(answer.expect("a plain answer"))
+    });
+    let mut source = api::watch(kube::Client::new(server, "default"), Some("node-a"));
+    let all = async {
+        let mut synced = 0;
+        while synced < source.streams {
+            if let Event::Synced = source.events.recv().await.expect("the source goes on") {
+                synced += 1;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("complete in time");
 }

@@ -136,7 +136,7 @@ async fn follow_node(api: Api<Node>, config: watcher::Config, sender: mpsc::Send
                 (None, true)
             }
         };
-        let first = is_listed && !std::mem::replace(&mut synced, synced || is_listed);
+        let first = is_listed && !std::mem::replace(&mut synced, true);
         for event in event.into_iter().chain(first.then_some(Event::Synced)) {
             if sender.send(event).await.is_err() {
                 return;
