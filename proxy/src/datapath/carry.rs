@@ -4,7 +4,8 @@
 //! Ids mean nothing outside their set, so they are translated by name. What a Service that is
 //! gone left behind is not worth the same everywhere: its clients' affinity and its UDP flows go,
 //! as they would with the Service; its other flows end by themselves and stay, with
-//! [`NOBODY`] as their id, which is no element of any array: not counted, not renewed.
+//! [`NOBODY`] as their id, which is no element of any array: they are not counted, and a new
+//! connection from the same port of the client is balanced anew.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -23,6 +24,9 @@ use crate::model::PortName;
 
 /// Id of a service port that is gone.
 const NOBODY: u32 = u32::MAX;
+
+/// Not what programs take for the generation of [`NOBODY`], which is 0: a SYN is looked up.
+const NO_GENERATION: u32 = u32::MAX;
 
 /// `BPF_ANY`, `BPF_NOEXIST` of `linux/bpf.h`.
 const ANY: u64 = 0;
@@ -176,7 +180,7 @@ impl Ids {
         match self.0.get(&entry.service_id) {
             Some(id) => Some(FlowEntry { service_id: *id, ..entry }),
             None if key.protocol == Protocol::Udp as u8 => None,
-            None => Some(FlowEntry { service_id: NOBODY, ..entry }),
+            None => Some(FlowEntry { service_id: NOBODY, generation: NO_GENERATION, ..entry }),
         }
     }
 
@@ -258,7 +262,8 @@ mod tests {
             let key = FlowKey::new(tuple, protocol as u8, Hook::Ingress);
             let before = entry(service_id);
             let after = ids.flow(&key, before)?;
-            assert_eq!(FlowEntry { service_id, ..after }, before, "nothing else changes");
+            let generation = if after.service_id == NOBODY { NO_GENERATION } else { 5 };
+            assert_eq!(after, FlowEntry { service_id: after.service_id, generation, ..before });
             Some(after.service_id)
         };
         assert_eq!(flow(Protocol::Tcp, 4), Some(9));

@@ -89,9 +89,15 @@ impl Collector {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = tokio::task::block_in_place(|| self.collect()) {
-                let why = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!("{error}: {}", why.unwrap_or_default());
+            let started = time::Instant::now();
+            match tokio::task::block_in_place(|| self.collect()) {
+                Ok(()) => {
+                    tracing::debug!(removed = self.removed, took = ?started.elapsed(), "collected");
+                }
+                Err(error) => {
+                    let why = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!("{error}: {}", why.unwrap_or_default());
+                }
             }
         }
     }

@@ -108,7 +108,7 @@ impl Programs {
     /// # Errors
     /// If the kernel refuses; programs attached until then stay.
     pub fn attach(&self, cgroup: &Path) -> Result<Vec<(&'static str, Attached)>, Error> {
-        self.attach_with(cgroup, || Ok(()))
+        self.attach_with::<Error>(cgroup, || Ok(()))
     }
 
     /// Puts every program in its place: those for sockets on the cgroup, then, by `devices`, those
@@ -118,11 +118,11 @@ impl Programs {
     ///
     /// # Errors
     /// If the kernel refuses; programs attached until then stay.
-    pub fn attach_with(
+    pub fn attach_with<E: From<Error>>(
         &self,
         cgroup: &Path,
-        devices: impl FnOnce() -> Result<(), Error>,
-    ) -> Result<Vec<(&'static str, Attached)>, Error> {
+        devices: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Vec<(&'static str, Attached)>, E> {
         let in_use = self.pins.sets_in_use()?;
         let first = if in_use.contains(&self.set) { Round::BeforeTheRest } else { Round::Before };
         self.take_over(&in_use, first);

@@ -121,7 +121,9 @@ fn kernel_flows_outlive_a_change_of_sizes() {
     assert_eq!(pins.current().unwrap().1.flows, 300_000);
     let flows = open::<FlowKey, FlowEntry>(&new, maps::FLOWS);
     for ((key, entry), id) in kept.iter().zip([new_tcp, new_udp, u32::MAX]) {
-        assert_eq!(flows.get(key, 0).unwrap(), FlowEntry { service_id: id, ..*entry });
+        let generation = if id == u32::MAX { id } else { entry.generation };
+        let expected = FlowEntry { service_id: id, generation, ..*entry };
+        assert_eq!(flows.get(key, 0).unwrap(), expected);
     }
     assert!(flows.get(&lost.0, 0).is_err(), "UDP ends with its Service");
     assert_eq!(flows.keys().count(), 20_003);
@@ -142,6 +144,54 @@ fn kernel_flows_outlive_a_change_of_sizes() {
     let shown = node.shown(&["status", "-o", "json"]);
     assert!(shown.contains("\"hits\": 1"), "counts go on: {shown}");
     assert!(!old.exists(), "the old set is gone");
+}
+
+#[test]
+fn kernel_flows_outlive_another_version_of_the_maps() {
+    let mut node = Node::new("version");
+    let pins = PinDir::new(node.pin_dir());
+    let web = service("web", "10.96.0.10", 80, "") + &slice("web", "IPv4", 8080, &IPS[..1]);
+    node.manifest("web.yaml", &web);
+    node.start();
+    let (set, tcp, _) = ids(&pins, "web");
+    let (key, entry) = flow("192.0.2.9:1", Protocol::Tcp, tcp, now_ns());
+    open::<FlowKey, FlowEntry>(&set, maps::FLOWS).insert(key, entry, 0).unwrap();
+    node.kill();
+    // As an agent of another version names its maps; and with one that is none of this version's.
+    let earlier = node.pin_dir().join("maps_v1_65536_262144");
+    std::fs::rename(&set, &earlier).unwrap();
+    std::fs::rename(earlier.join(maps::AFFINITY), earlier.join("OTHER")).unwrap();
+    std::fs::rename(earlier.join(maps::SOURCE_RANGES), earlier.join(maps::AFFINITY)).unwrap();
+    node.start();
+    let (set, tcp, _) = ids(&pins, "web");
+    let carried = open::<FlowKey, FlowEntry>(&set, maps::FLOWS).get(&key, 0).unwrap();
+    assert_eq!(carried, FlowEntry { service_id: tcp, ..entry });
+    assert!(!earlier.exists());
+}
+
+#[test]
+fn kernel_collector_walks_a_full_map() {
+    let node = Node::new("full");
+    let pins = PinDir::new(node.pin_dir());
+    let limits = Limits { services: 16, endpoints: 16, maglev: 16, ..Limits::default() };
+    let (_programs, datapath) = kernel::load(&pins, limits).unwrap();
+    let set = pins.maps(limits);
+    let now = now_ns();
+    let mut flows = open::<FlowKey, FlowEntry>(&set, maps::FLOWS);
+    // A few less than there is room for: an LRU map begins to evict before it is full.
+    let wanted = limits.flows - limits.flows / 16;
+    for number in 0..wanted {
+        let client = SocketAddr::new(std::net::Ipv4Addr::from_bits(number).into(), 9);
+        let (key, entry) = flow(&client.to_string(), Protocol::Udp, 0, now);
+        flows.insert(key, entry, 0).unwrap();
+    }
+    let mut collector = datapath.collector().unwrap();
+    let started = std::time::Instant::now();
+    collector.collect().unwrap();
+    println!("{wanted} entries walked in {:?}", started.elapsed());
+    let used = datapath.map_use().into_iter().find(|one| one.map == maps::FLOWS).unwrap();
+    assert_eq!((used.used, used.size), (wanted, limits.flows));
+    assert_eq!(datapath.flows()[&Protocol::Udp], u64::from(wanted));
 }
 
 #[test]
