@@ -23,7 +23,7 @@ use super::{
     links::{self, Attached, HOOKS},
     pins::PinDir,
 };
-use crate::plan::held::Limits;
+use crate::{devices, plan::held::Limits};
 
 /// The kernel programs, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb"));
@@ -96,6 +96,23 @@ impl Programs {
         let program = self.ebpf.program(name).ok_or(Error::NoProgram { program: name })?;
         let fd = program.fd().map_err(|source| Error::Program { program: name, source })?;
         Ok(fd.as_fd())
+    }
+
+    /// The programs for devices, in descriptors of their own: who attaches them may outlive this
+    /// value.
+    ///
+    /// # Errors
+    /// If one is missing, or there are too many open files.
+    pub fn for_devices(&self) -> Result<devices::Programs, Error> {
+        let own = |name: &'static str| {
+            self.fd(name)?.try_clone_to_owned().map_err(Error::io("duplicate program", name))
+        };
+        Ok(devices::Programs {
+            uplink_ingress: own("uplink_ingress")?,
+            pod_ingress: own("pod_ingress")?,
+            egress: own("egress")?,
+            xdp: own("uplink_xdp")?,
+        })
     }
 
     /// Where links are pinned.

@@ -309,3 +309,20 @@ fn kernel_config_tells_the_programs_about_the_node() {
     let same = Config { node_v4: config.node_v4, service_cidrs: config.service_cidrs, ..told };
     assert_eq!(same, config, "the rest stays");
 }
+
+#[test]
+fn kernel_cleanup_leaves_nothing() {
+    let mut node = Node::new("cleanup");
+    let pins = PinDir::new(node.pin_dir());
+    node.start();
+    node.kill();
+    // Of an agent of another version, and one that was interrupted.
+    let (set, _) = pins.current().unwrap();
+    std::fs::create_dir(node.pin_dir().join("maps_v1_1_1")).unwrap();
+    std::fs::rename(set.join(maps::FLOWS), pins.links().join("connect4_new")).unwrap();
+    let said = node.shown(&["cleanup"]);
+    assert!(said.starts_with("removed what was pinned under"), "{said}");
+    assert!(!node.pin_dir().exists());
+    let said = node.shown(&["cleanup"]);
+    assert!(said.starts_with("nothing was pinned under"), "{said}");
+}
