@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::harness::{Ingress, exchange, ingress, service};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn start(web: &Backend) -> Ingress {
     let manifests = format!(
@@ -88,12 +88,16 @@ fn slow_headers_are_cut_and_slow_answers_are_not() {
     let podium = start(&web);
     let mut slow = TcpStream::connect(podium.http).unwrap();
     slow.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\nX: ").unwrap();
-    let started = Instant::now();
+    // A hundred bytes last five times as long as the whole header may take; each read of one is far
+    // from its timeout.
+    let mut accepted = 0;
     while slow.write_all(b"x").is_ok() {
-        assert!(started.elapsed() < Duration::from_secs(10), "still open");
+        accepted += 1;
+        assert!(accepted < 100, "still open");
         std::thread::sleep(Duration::from_millis(100));
     }
-    assert!(started.elapsed() > Duration::from_secs(1));
+    // One byte can be written to a connection that the peer closed already; the next one fails.
+    assert!(accepted > 2, "cut after {accepted} bytes, before its time");
     assert!(!matches!(slow.read(&mut [0; 16]), Ok(1..)));
     assert_eq!(web.requests(), 0);
     assert_eq!(podium.get("a.example", "/?sleep=3000").status, 200);

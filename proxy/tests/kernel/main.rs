@@ -94,13 +94,12 @@ fn kernel_refuses_at_once_without_endpoints_or_port() {
     let none = service("none", "10.96.0.11", 80, "") + &slice("none", "IPv4", 8080, &[]);
     node.manifest("all.yaml", &(three_endpoints("") + &none + &far));
     node.start();
-    let started = Instant::now();
+    // What is not refused at once but lost would be told as `TimedOut`.
     assert_eq!(node.in_pod(|| ask("10.96.0.11:80")), "ConnectionRefused", "no endpoints");
     assert_eq!(node.in_pod(|| ask("10.96.0.10:81")), "ConnectionRefused", "unknown port");
     assert_eq!(node.in_pod(|| ask("10.96.0.12:80")), "HostUnreachable", "none on this node");
     assert_eq!(node.in_pod(|| ask("10.97.0.1:80")), "NetworkUnreachable", "not a service");
     assert_eq!(node.in_pod(|| ask("127.0.0.1:8080")), "127.0.0.1:8080", "not a service");
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     let datagram = node.in_pod(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         let kind = |at: &str| format!("{:?}", socket.send_to(b"?", at).unwrap_err().kind());
