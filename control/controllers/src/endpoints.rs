@@ -1,13 +1,15 @@
 //! EndpointSlices and the older Endpoints object of Services: from pods where a Service has a
 //! selector, mirrored from hand-written Endpoints where it has none.
 
+mod hints;
 mod mirror;
 mod old_form;
 mod plan;
 mod pods;
 mod slices;
+mod trigger_time;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,17 +23,20 @@ use crate::queue::Controller;
 use crate::selector;
 use crate::write::Context;
 use slices::Changes;
+use trigger_time::Seen;
 
 pub(crate) struct Services {
     context: Context,
     /// Services that ended: their Endpoints end too, also hand-written ones. (Endpoints without a
     /// Service are left alone otherwise: the Service may come later.)
     ended: Mutex<HashSet<Key>>,
+    /// What the endpoints of each Service were last written for.
+    seen: Mutex<HashMap<Key, Seen>>,
 }
 
 impl Services {
     pub(crate) fn new(context: Context) -> Self {
-        Self { context, ended: Mutex::default() }
+        Self { context, ended: Mutex::default(), seen: Mutex::default() }
     }
 }
 
@@ -110,18 +115,32 @@ impl Services {
         let pods = cache.pods.list_in(&key.namespace);
         let nodes = cache.nodes.list();
         let slices = self.slices(key, plan::CONTROLLER);
-        let plan = plan::plan(service, &pods, &nodes, slices);
+        let mut plan = plan::plan(service, &pods, &nodes, slices);
+        let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let ours = pods
+            .iter()
+            .filter(|pod| selector::matches_pairs(selector, pod.metadata.labels.as_ref()));
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        let (trigger, seen) = trigger_time::trigger(seen.as_ref(), service, ours);
+        plan.slices.annotate(trigger);
         self.write(plan.slices).await?;
         match endpoints {
             Some(old) => {
-                let new = old_form::renewed(old, plan.endpoints);
-                self.context.update(&cache.endpoints, old, &new).await
+                let new = old_form::renewed(old, plan.endpoints, trigger);
+                self.context.update(&cache.endpoints, old, &new).await?;
             }
-            None => self.context.create(&cache.endpoints, &plan.endpoints).await.map(|_| ()),
+            None => {
+                trigger_time::annotate(&mut plan.endpoints.metadata, trigger);
+                self.context.create(&cache.endpoints, &plan.endpoints).await?;
+            }
         }
+        // Only what has been written counts as seen: the next try is for the same changes.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), seen);
+        Ok(())
     }
 
     async fn end(&self, key: &Key) -> Result<(), Error> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         for controller in [plan::CONTROLLER, mirror::CONTROLLER] {
             self.write(Changes::removing(self.slices(key, controller))).await?;
         }

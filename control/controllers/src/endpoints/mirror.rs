@@ -9,15 +9,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
 use super::slices::{self, Changes, Group};
+use super::trigger_time;
 use crate::replica_set::owner;
 
 /// Who makes mirrored slices.
 pub(super) const CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
-const NOT_COPIED: [&str; 2] = [
-    "endpoints.kubernetes.io/last-change-trigger-time",
-    "kubectl.kubernetes.io/last-applied-configuration",
-];
+const NOT_COPIED: [&str; 2] =
+    [trigger_time::ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"];
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 const ADDRESSES_A_SUBSET_MAX: usize = 1000;
 

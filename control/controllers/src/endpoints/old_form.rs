@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort as OldPort, EndpointSubset, Endpoints, Pod, Service,
 };
@@ -10,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointPort;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
-use super::{pods, slices};
+use super::{pods, slices, trigger_time};
 use crate::pod;
 
 const ADDRESSES_MAX: usize = 1000;
@@ -82,8 +83,9 @@ impl OldForm {
     }
 }
 
-/// A known object brought to what it shall be; annotations of others stay.
-pub(super) fn renewed(old: &Endpoints, wanted: Endpoints) -> Endpoints {
+/// A known object brought to what it shall be; annotations of others stay. `trigger` is when the
+/// change happened, if there is one.
+pub(super) fn renewed(old: &Endpoints, wanted: Endpoints, trigger: Option<Timestamp>) -> Endpoints {
     let mut new = old.clone();
     new.subsets = wanted.subsets;
     new.metadata.labels = wanted.metadata.labels;
@@ -92,6 +94,9 @@ pub(super) fn renewed(old: &Endpoints, wanted: Endpoints) -> Endpoints {
     }
     if let Some(wanted) = wanted.metadata.annotations {
         new.metadata.annotations.get_or_insert_default().extend(wanted);
+    }
+    if new != *old {
+        trigger_time::annotate(&mut new.metadata, trigger);
     }
     new
 }

@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
 use super::old_form::OldForm;
-use super::pods;
 use super::slices::{self, Changes, Group};
+use super::{hints, pods};
 use crate::replica_set::owner;
 use crate::selector;
 
@@ -44,6 +44,7 @@ pub(super) fn plan(
         nodes.iter().map(|node| (node.name_any(), &**node)).collect();
     let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
     let mut old = OldForm::default();
+    let preference = hints::preference(service);
     for pod in pods.iter().filter(|pod| pods::may_serve(pod)) {
         if !selector::matches_pairs(spec.selector.as_ref(), pod.metadata.labels.as_ref()) {
             continue;
@@ -54,7 +55,10 @@ pub(super) fn plan(
         }
         for family in &families {
             let Some(address) = pods::address(pod, family) else { continue };
-            let Some(endpoint) = pods::endpoint(service, pod, address, &nodes) else { continue };
+            let Some(mut endpoint) = pods::endpoint(service, pod, address, &nodes) else {
+                continue;
+            };
+            endpoint.hints = hints::hints(preference, &endpoint);
             let group = groups.entry((family.clone(), format!("{ports:?}")));
             let group = group.or_insert_with(|| Group::new(family, ports.clone()));
             group.endpoints.push(endpoint);

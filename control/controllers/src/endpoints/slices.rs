@@ -4,9 +4,12 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
+
+use super::trigger_time;
 
 /// Label: the Service of a slice.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -52,6 +55,14 @@ pub(super) struct Changes {
 impl Changes {
     pub(super) fn removing(slices: Vec<EndpointSlice>) -> Self {
         Self { delete: slices, ..Self::default() }
+    }
+
+    /// Notes on whatever is written when the change happened that it is written for.
+    pub(super) fn annotate(&mut self, trigger: Option<Timestamp>) {
+        let updated = self.update.iter_mut().map(|(_, new)| new);
+        for slice in self.create.iter_mut().chain(updated) {
+            trigger_time::annotate(&mut slice.metadata, trigger);
+        }
     }
 }
 

@@ -64,13 +64,19 @@ fn check(spec: Value, pods: &[Arc<Pod>], expected: Expect) {
                 .unwrap();
             }
             let hostname = one.hostname.clone().map(|name| format!(" hostname {name}"));
-            writeln!(
+            write!(
                 text,
                 "{} {}",
                 hostname.unwrap_or_default(),
                 one.zone.clone().unwrap_or_default()
             )
             .unwrap();
+            let hints = one.hints.as_ref();
+            let zones = hints.and_then(|hints| hints.for_zones.as_ref()).into_iter().flatten();
+            zones.for_each(|zone| write!(text, " for zone {}", zone.name).unwrap());
+            let nodes = hints.and_then(|hints| hints.for_nodes.as_ref()).into_iter().flatten();
+            nodes.for_each(|node| write!(text, " for node {}", node.name).unwrap());
+            text.push('\n');
         }
     }
     for subset in plan.endpoints.subsets.iter().flatten() {
@@ -180,4 +186,60 @@ fn no_pods() {
         IPv4 ports 
     "#]],
     );
+}
+
+#[test]
+fn traffic_distribution() {
+    check(
+        json!({"trafficDistribution": "PreferSameNode", "publishNotReadyAddresses": true}),
+        &mixed(),
+        expect![[r#"
+            IPv4 ports 8080
+              10.244.0.10 ready serving east for zone east for node a
+              10.244.0.2 ready east for zone east for node a
+              10.244.0.3 ready serving terminating east for zone east for node a
+              10.244.0.5 ready serving  for node gone
+            IPv4 ports 9090
+              10.244.0.4 ready serving east for zone east for node a
+            Endpoints ready [10.244.0.2,10.244.0.3,10.244.0.5,10.244.0.10] not ready [] ports [8080]
+            Endpoints ready [10.244.0.4] not ready [] ports [9090]
+        "#]],
+    );
+    check(
+        json!({"trafficDistribution": "PreferClose"}),
+        &mixed()[..3],
+        expect![[r#"
+        IPv4 ports 8080
+          10.244.0.10 ready serving east for zone east
+          10.244.0.2 east
+          10.244.0.3 serving terminating east
+        Endpoints ready [10.244.0.10] not ready [10.244.0.2] ports [8080]
+    "#]],
+    );
+}
+
+/// A slice that is known changes when the preference does, and the endpoint stays where it is.
+#[test]
+fn hints_come_and_go_with_the_preference() {
+    let pods = [pod("one", "10.244.0.1", &json!({}))];
+    let node = json!({"metadata": {"name": "a", "labels": {pods::ZONE: "east"}}});
+    let nodes = [Arc::new(serde_json::from_value(node).unwrap())];
+    let service = |distribution: Value| {
+        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default"},
+            "spec": {"selector": {"app": "web"}, "clusterIP": "10.96.0.9",
+                "ports": [{"port": 80}], "trafficDistribution": distribution}}))
+        .unwrap()
+    };
+    let mut slices = plan(&service(Value::Null), &pods, &nodes, Vec::new()).slices.create;
+    slices[0].metadata.name = Some("web-1".to_owned());
+    for (distribution, hints) in [
+        (json!("PreferSameZone"), json!({"forZones": [{"name": "east"}]})),
+        (Value::Null, Value::Null),
+    ] {
+        let changes = plan(&service(distribution), &pods, &nodes, slices).slices;
+        assert_eq!((changes.create.len(), changes.delete.len()), (0, 0));
+        slices = changes.update.into_iter().map(|(_, new)| new).collect();
+        let endpoint = &slices[0].endpoints.as_ref().unwrap()[0];
+        assert_eq!(serde_json::to_value(&endpoint.hints).unwrap(), hints);
+    }
 }
