@@ -295,6 +295,14 @@ const RESOURCES: &[Resource] = &[
         singular: "ingressclass",
         ..CLUSTER
     },
+    Resource {
+        group: "networking.k8s.io",
+        kind: "ServiceCIDR",
+        plural: "servicecidrs",
+        singular: "servicecidr",
+        subresources: &[Status],
+        ..CLUSTER
+    },
 ];
 
 #[cfg(test)]

@@ -96,6 +96,7 @@ fn printer(resource: &Resource) -> Printer {
             ("discovery.k8s.io", "EndpointSlice") => (network::SLICE, network::slice),
             ("networking.k8s.io", "Ingress") => (network::INGRESS, network::ingress),
             ("networking.k8s.io", "IngressClass") => (network::CLASS, network::class),
+            ("networking.k8s.io", "ServiceCIDR") => (network::SERVICE_CIDR, network::service_cidr),
             ("apps", "Deployment") => (workload::DEPLOYMENT, workload::deployment),
             ("apps", "ReplicaSet") => (workload::REPLICA_SET, workload::replica_set),
             ("batch", "Job") => (workload::JOB, workload::job),

@@ -23,6 +23,7 @@ mod quantities;
 mod scheduling;
 mod security;
 mod service;
+mod service_cidr;
 mod volume;
 mod workload;
 
@@ -51,6 +52,7 @@ pub fn update(resource: &Resource, new: &Value, old: &Value) -> Vec<Error> {
         ("batch", "Job") => job::update(&at, &old, &mut errors),
         ("discovery.k8s.io", "EndpointSlice") => endpoints::slice_update(&at, &old, &mut errors),
         ("networking.k8s.io", "IngressClass") => ingress::class_update(&at, &old, &mut errors),
+        ("networking.k8s.io", "ServiceCIDR") => service_cidr::update(&at, &old, &mut errors),
         _ => {}
     }
     kind(resource, &at, &mut errors);
@@ -85,6 +87,7 @@ fn kind(resource: &Resource, at: &Cursor<'_>, errors: &mut Vec<Error>) {
         ("discovery.k8s.io", "EndpointSlice") => endpoints::slice(at, errors),
         ("networking.k8s.io", "Ingress") => ingress::ingress(at, errors),
         ("networking.k8s.io", "IngressClass") => ingress::class(at, errors),
+        ("networking.k8s.io", "ServiceCIDR") => service_cidr::service_cidr(at, errors),
         _ => {}
     }
 }

@@ -1,8 +1,10 @@
-//! What is there before anybody asks: the system namespaces, the Service `kubernetes` and its
-//! endpoints, and the allocators, filled from the Services in the store.
+//! What is there before anybody asks: the system namespaces, the ServiceCIDR and the Service
+//! `kubernetes`, the latter's endpoints, and the allocators, filled from the Services in the store.
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+use jiff::Timestamp;
 use podium_api::object;
 use podium_api::status::Status;
 use podium_store::ListOptions;
@@ -15,8 +17,10 @@ use crate::registry::{Change, Registry, Scope, WriteOptions};
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 const SERVICE: &str = "kubernetes";
 
-/// Where the API is to be found.
+/// Where the API is to be found, and where Services are.
 pub(crate) struct Endpoint {
+    /// The ranges of Services.
+    pub(crate) service_cidrs: Vec<IpNet>,
     pub(crate) cluster_ip: IpAddr,
     pub(crate) address: IpAddr,
     pub(crate) port: u16,
@@ -34,6 +38,7 @@ pub(crate) async fn run(registry: &Registry, endpoint: &Endpoint) -> Result<(), 
         });
         ensure(registry, &namespaces, "", namespace).await?;
     }
+    service_cidr(registry, &endpoint.service_cidrs).await?;
     let services = Kind::internal("", "Service")?;
     ensure(registry, &services, "default", service(endpoint)).await?;
     if endpoint.address.is_loopback() {
@@ -45,6 +50,53 @@ pub(crate) async fn run(registry: &Registry, endpoint: &Endpoint) -> Result<(), 
     replace(registry, &endpoints, "default", endpoints_object(endpoint)).await?;
     let slices = Kind::internal("discovery.k8s.io", "EndpointSlice")?;
     replace(registry, &slices, "default", slice(endpoint)).await
+}
+
+/// Shows the ranges of Services, so that others know which addresses are ClusterIPs. The ranges in
+/// effect are the operator's; where the object says something else, it is left, and not ready.
+async fn service_cidr(registry: &Registry, cidrs: &[IpNet]) -> Result<(), Status> {
+    let kind = Kind::internal("networking.k8s.io", "ServiceCIDR")?;
+    let cidrs: Vec<String> = cidrs.iter().map(|cidr| cidr.trunc().to_string()).collect();
+    let wanted = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": { "name": SERVICE },
+        "spec": { "cidrs": cidrs },
+    });
+    ensure(registry, &kind, "", wanted).await?;
+    let target = |scope| Change { kind: &kind, namespace: "", name: SERVICE, scope };
+    // A second family may be added to a cluster of one.
+    let adds_family = |held: &Value| {
+        let held = held["spec"]["cidrs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        cidrs.len() == 2 && matches!(held, [first] if *first == json!(cidrs[0]))
+    };
+    let add = |current: &Value| {
+        let mut new = current.clone();
+        if adds_family(current) {
+            new["spec"]["cidrs"] = json!(cidrs);
+        }
+        Ok(new)
+    };
+    let held = registry.update(target(Scope::Main), WriteOptions::default(), add).await?;
+    if held["spec"]["cidrs"] != json!(cidrs) {
+        tracing::warn!(configured = ?cidrs, held = %held["spec"]["cidrs"], "ServiceCIDR differs");
+        return Ok(());
+    }
+    if held["status"]["conditions"].as_array().is_some_and(|conditions| !conditions.is_empty()) {
+        return Ok(());
+    }
+    let ready = |current: &Value| {
+        let mut new = current.clone();
+        new["status"]["conditions"] = json!([{
+            "type": "Ready",
+            "status": "True",
+            "reason": "",
+            "message": "Kubernetes default Service CIDR is ready",
+            "lastTransitionTime": object::time(Timestamp::now()),
+        }]);
+        Ok(new)
+    };
+    registry.update(target(Scope::Status), WriteOptions::default(), ready).await.map(drop)
 }
 
 async fn restore(registry: &Registry) -> Result<(), Status> {

@@ -96,8 +96,12 @@ impl ApiServer {
         let tls = listener::tls_config(&authority, &authority.serving(&names)?)
             .map_err(|reason| StartError::Setting { setting: "TLS", reason })?;
         let api = Arc::new(assemble(config, store, &authority, advertised)?);
-        let endpoint =
-            bootstrap::Endpoint { cluster_ip, address: advertised.ip(), port: advertised.port() };
+        let endpoint = bootstrap::Endpoint {
+            service_cidrs: api.config.service_cidrs.clone(),
+            cluster_ip,
+            address: advertised.ip(),
+            port: advertised.port(),
+        };
         bootstrap::run(&api.registry, &endpoint).await.map_err(StartError::Bootstrap)?;
         let admin =
             ClientRequest { user: "podium-admin".to_owned(), groups: vec![MASTERS.to_owned()] };

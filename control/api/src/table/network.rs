@@ -181,3 +181,11 @@ pub(super) fn class(class: &Value, now: Timestamp) -> Cells {
         };
     vec![name(class), json!(text(class, "/spec/controller")), json!(parameters), age(class, now)]
 }
+
+pub(super) const SERVICE_CIDR: &[Column] =
+    &[NAME, column("CIDRs", "The ranges that cluster IPs are taken from."), AGE];
+
+pub(super) fn service_cidr(range: &Value, now: Timestamp) -> Cells {
+    let cidrs = list(range, "/spec/cidrs").iter().filter_map(Value::as_str);
+    vec![name(range), json!(cidrs.collect::<Vec<_>>().join(",")), age(range, now)]
+}

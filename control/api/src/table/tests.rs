@@ -167,6 +167,9 @@ fn ingresses() {
     let class = json!({"spec": {"controller": "a/b", "parameters":
         {"apiGroup": "g", "kind": "P", "name": "n"}}});
     assert_eq!(line("networking.k8s.io", "IngressClass", class), "x | a/b | P.g/n | 5m");
+    let range = json!({"spec": {"cidrs": ["10.96.0.0/16", "fd00::/108"]}});
+    let shown = line("networking.k8s.io", "ServiceCIDR", range);
+    assert_eq!(shown, "x | 10.96.0.0/16,fd00::/108 | 5m");
 }
 
 #[test]

@@ -97,10 +97,29 @@ fn slice_endpoints(at: &Cursor<'_>, address_type: &str, errors: &mut Vec<Error>)
             complain(&hostname, format::dns1123_label(hostname.text()), errors);
         }
         topology(&endpoint.child("deprecatedTopology"), errors);
-        let zones = endpoint.descend(&["hints", "forZones"]);
-        if zones.len() > HINTS_MAX {
-            errors.push(Error::too_many(&zones.path, zones.len(), HINTS_MAX));
+        hints(&endpoint.descend(&["hints", "forZones"]), format::label_value, errors);
+        hints(&endpoint.descend(&["hints", "forNodes"]), format::dns1123_subdomain, errors);
+    }
+}
+
+/// Zones or nodes an endpoint is meant for.
+fn hints(at: &Cursor<'_>, valid: fn(&str) -> Vec<String>, errors: &mut Vec<Error>) {
+    if at.len() > HINTS_MAX {
+        errors.push(Error::too_many(&at.path, at.len(), HINTS_MAX));
+        return;
+    }
+    let mut seen = HashSet::new();
+    for hint in at.items() {
+        let name = hint.child("name");
+        if !seen.insert(name.text()) {
+            errors.push(Error::duplicate(&name.path, name.text()));
         }
+        let complaints = valid(name.text());
+        errors.extend(
+            complaints
+                .into_iter()
+                .map(|complaint| Error::invalid(&name.path, name.text(), complaint)),
+        );
     }
 }
 

@@ -35,6 +35,7 @@ fn valid(group: &str, kind: &str) -> Value {
         "Ingress" => json!({"spec": {"rules": [{"http": {"paths": [
             {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "a", "port": {"number": 80}}}}]}}]}}),
         "IngressClass" => json!({"spec": {"controller": "k8s.io/ingress-nginx"}}),
+        "ServiceCIDR" => json!({"spec": {"cidrs": ["10.96.0.0/16"]}}),
         "EndpointSlice" => {
             json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]})
         }

@@ -41,10 +41,15 @@ impl Cluster {
 
     /// The same cluster after a stop and a start.
     pub async fn restarted(self) -> Self {
+        self.restarted_with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn restarted_with(self, change: impl FnOnce(&mut Config)) -> Self {
         let Self { server, store, directory } = self;
         server.shutdown().await;
         drop(store);
-        Self::open(directory, |_| {}).await
+        Self::open(directory, change).await
     }
 
     pub fn client(&self) -> ClientService {

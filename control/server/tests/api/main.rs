@@ -8,4 +8,5 @@ mod hostile;
 mod kube_clients;
 mod objects;
 mod reads;
+mod services;
 mod writes;

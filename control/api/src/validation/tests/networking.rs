@@ -249,6 +249,91 @@ fn ingress_classes() {
 }
 
 #[test]
+fn service_cidrs() {
+    check(
+        "networking.k8s.io",
+        "ServiceCIDR",
+        vec![
+            ("/spec", json!({}), &["spec.cidrs: Required value: at least one CIDR required"]),
+            ("/spec/cidrs", json!(["10.96.0.0/16", "fd00::/108"]), &[]),
+            (
+                "/spec/cidrs",
+                json!(["10.96.0.0/16", "10.97.0.0/16"]),
+                &[
+                    "spec.cidrs: Invalid value: [\"10.96.0.0/16\",\"10.97.0.0/16\"]: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
+                ],
+            ),
+            (
+                "/spec/cidrs/0",
+                json!("10.96.0.0"),
+                &[
+                    "spec.cidrs[0]: Invalid value: \"10.96.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+                ],
+            ),
+        ],
+    );
+    let update = |cidrs| wrong_update("networking.k8s.io", "ServiceCIDR", "/spec/cidrs", cidrs);
+    assert_eq!(update(json!(["10.96.0.0/16", "fd00::/108"])), [""; 0]);
+    assert_eq!(
+        update(json!(["10.97.0.0/16"])),
+        ["spec.cidrs[0]: Invalid value: \"10.97.0.0/16\": field is immutable"]
+    );
+}
+
+/// What only Services of some types may have.
+#[test]
+fn fields_of_services_from_outside() {
+    let mut spec = valid("", "Service")["spec"].clone();
+    spec["type"] = json!("LoadBalancer");
+    spec["externalTrafficPolicy"] = json!("Local");
+    for (changes, errors) in [
+        (
+            json!({"healthCheckNodePort": 30000, "loadBalancerSourceRanges": [" 10.0.0.0/8 "]}),
+            &[][..],
+        ),
+        (json!({"allocateLoadBalancerNodePorts": false, "loadBalancerClass": "a.b/c"}), &[]),
+        (
+            json!({"externalTrafficPolicy": "Cluster", "healthCheckNodePort": 30000}),
+            &[
+                "spec.healthCheckNodePort: Invalid value: 30000: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+            ],
+        ),
+        (
+            json!({"externalTrafficPolicy": "Near"}),
+            &[
+                "spec.externalTrafficPolicy: Unsupported value: \"Near\": supported values: \"Cluster\", \"Local\"",
+            ],
+        ),
+        (
+            json!({"type": "ClusterIP"}),
+            &[
+                "spec.externalTrafficPolicy: Invalid value: \"Local\": may only be set for externally-accessible services",
+            ],
+        ),
+        (
+            json!({"type": "NodePort", "allocateLoadBalancerNodePorts": true, "loadBalancerSourceRanges": ["10.0.0.0/8"]}),
+            &[
+                "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
+                "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'",
+            ],
+        ),
+        (
+            json!({"internalTrafficPolicy": "Near", "trafficDistribution": "Near"}),
+            &[
+                "spec.internalTrafficPolicy: Unsupported value: \"Near\": supported values: \"Cluster\", \"Local\"",
+                "spec.trafficDistribution: Unsupported value: \"Near\": supported values: \"PreferClose\", \"PreferSameNode\", \"PreferSameZone\"",
+            ],
+        ),
+    ] {
+        let mut changed = spec.clone();
+        for (field, value) in changes.as_object().expect("fields") {
+            changed[field] = value.clone();
+        }
+        assert_eq!(super::wrong("", "Service", "/spec", changed), errors, "{changes}");
+    }
+}
+
+#[test]
 fn endpoints() {
     check(
         "",
@@ -295,6 +380,24 @@ fn endpoints() {
                 "/ports",
                 json!([{"name": "", "protocol": "TCP"}, {"name": "", "protocol": "TCP"}]),
                 &["ports[1].name: Duplicate value: \"\""],
+            ),
+            (
+                "/endpoints/0/hints",
+                json!({"forZones": [{"name": "a"}], "forNodes": [{"name": "n"}]}),
+                &[],
+            ),
+            (
+                "/endpoints/0/hints",
+                json!({"forZones": [{"name": "a"}, {"name": "a"}], "forNodes": [{"name": "n"}, {"name": "n"}]}),
+                &[
+                    "endpoints[0].hints.forZones[1].name: Duplicate value: \"a\"",
+                    "endpoints[0].hints.forNodes[1].name: Duplicate value: \"n\"",
+                ],
+            ),
+            (
+                "/endpoints/0/hints/forNodes",
+                json!(vec![json!({"name": "n"}); 9]),
+                &["endpoints[0].hints.forNodes: Too many: 9: must have at most 8 items"],
             ),
         ],
     );
