@@ -20,7 +20,7 @@ use podium_proxy::{
         kernel,
         pins::PinDir,
     },
-    devices::DeviceOptions,
+    devices::{self, DeviceOptions},
     index::{
         Index,
         local_node::{NodePortAddresses, NodeSettings},
@@ -342,7 +342,9 @@ fn show_trace(pins: &PinArgs, target: trace::Target) -> Result<()> {
 }
 
 fn cleanup(pins: &PinArgs) -> Result<()> {
-    let found = PinDir::new(&pins.pin_dir).remove_all()?;
+    let pin_dir = PinDir::new(&pins.pin_dir);
+    let on_devices = devices::cleanup(&pin_dir.links())?;
+    let found = pin_dir.remove_all()? || on_devices;
     let pin_dir = pins.pin_dir.display();
     if found {
         println!("removed what was pinned under {pin_dir}");

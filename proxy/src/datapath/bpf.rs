@@ -21,7 +21,7 @@ const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// How many links of one hook of one device are looked through; the kernel allows no more.
-const LINKS_MAX: usize = 64;
+const LINKS_MAX: u32 = 64;
 
 /// The head of `struct bpf_link_info` for a link to a cgroup or a device.
 #[repr(C)]
@@ -139,15 +139,15 @@ fn link_create_on(
 /// The ids of the links on one hook of a device, in the order their programs run. Kernels without
 /// tcx know no such attach type and answer EINVAL.
 pub fn device_links(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
-    let mut programs = [0_u32; LINKS_MAX];
-    let mut links = [0_u32; LINKS_MAX];
+    let mut programs = [0_u32; LINKS_MAX as usize];
+    let mut links = [0_u32; LINKS_MAX as usize];
     let mut attr = QueryAttr {
         target: ifindex,
         attach_type,
         query_flags: 0,
         attach_flags: 0,
         prog_ids: (&raw mut programs) as u64,
-        count: LINKS_MAX as u32,
+        count: LINKS_MAX,
         padding: 0,
         prog_attach_flags: 0,
         link_ids: (&raw mut links) as u64,
@@ -155,8 +155,7 @@ pub fn device_links(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
         revision: 0,
     };
     call_mut(BPF_PROG_QUERY, &mut attr)?;
-    let count = usize::try_from(attr.count).unwrap_or(LINKS_MAX).min(LINKS_MAX);
-    Ok(links[..count].to_vec())
+    Ok(links.into_iter().take(attr.count as usize).collect())
 }
 
 /// The id of a program.
@@ -164,7 +163,7 @@ pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     let mut info = ProgInfo::default();
     let mut attr = InfoAttr {
         bpf_fd: number(program),
-        info_len: size_of::<ProgInfo>() as u32,
+        info_len: len::<ProgInfo>(),
         info: (&raw mut info) as u64,
     };
     call_mut(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
@@ -193,7 +192,7 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();
     let mut attr = InfoAttr {
         bpf_fd: number(link),
-        info_len: size_of::<LinkInfo>() as u32,
+        info_len: len::<LinkInfo>(),
         info: (&raw mut info) as u64,
     };
     call_mut(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
@@ -214,6 +213,10 @@ pub fn get(path: &Path) -> io::Result<OwnedFd> {
     let fd = call(BPF_OBJ_GET, &attr)?;
     // SAFETY: the kernel just made this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn len<T>() -> u32 {
+    u32::try_from(size_of::<T>()).unwrap_or(0)
 }
 
 fn number(fd: BorrowedFd<'_>) -> u32 {

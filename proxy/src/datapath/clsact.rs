@@ -179,7 +179,7 @@ fn devices_with_clsact(socket: &mut Socket) -> io::Result<Vec<u32>> {
     let qdiscs = socket.dump(RTM_GETQDISC, &Body::new(&tcmsg(0, 0, 0, 0)))?;
     let mut found: Vec<u32> = (qdiscs.iter())
         .filter(|qdisc| qdisc.attributes(TCMSG_LEN).text(TCA_KIND).as_deref() == Some("clsact"))
-        .filter_map(|qdisc| ifindex(qdisc))
+        .filter_map(ifindex)
         .collect();
     found.dedup();
     Ok(found)

@@ -26,6 +26,9 @@ use super::{
 /// A full pass is made this often even if nothing was heard.
 const RELIST: Duration = Duration::from_secs(30);
 
+/// How long to wait before trying again what failed as a whole.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// The most a pass may be put off after a long one.
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -134,32 +137,35 @@ impl Follower {
                 return;
             }
         };
-        let mut rest = Duration::ZERO;
+        let (mut rest, mut next) = (Duration::ZERO, RELIST);
         loop {
             // Outside of the runtime: what a pass calls may block.
             let goes_on = runtime.block_on(async {
                 time::sleep(rest).await;
-                trigger(&mut notifications, &mut self.node_ips).await
+                trigger(&mut notifications, &mut self.node_ips, next).await
             });
             if !goes_on {
                 return;
             }
-            let started = Instant::now();
-            if let Err(error) = self.pass() {
-                self.say("", Level::WARN, &chain(&error));
-            } else {
-                self.said.remove("");
-            }
-            // A storm of changes takes half of one CPU at most.
-            rest = started.elapsed().min(REST_MAX);
+            // A storm of changes takes half of one CPU at most. To attach takes longer, but most of
+            // that is waiting in the kernel.
+            (rest, next) = match self.pass() {
+                Ok(took) => (took.min(REST_MAX), RELIST),
+                Err(error) => {
+                    self.say("", Level::WARN, &chain(&error));
+                    (Duration::ZERO, RETRY)
+                }
+            };
         }
     }
 
-    fn pass(&mut self) -> Result<(), Error> {
+    /// Lists and decides, which takes the time returned, and attaches.
+    fn pass(&mut self) -> Result<Duration, Error> {
         let started = Instant::now();
         let devices =
             listing::list(self.places.socket()).map_err(Error::netlink("list devices"))?;
         let plan = classify(&devices, &self.options, &self.node_ips.borrow_and_update());
+        let decided = started.elapsed();
         let outcome = self.places.apply(&plan)?;
         self.report(&plan, &outcome);
         if outcome.changed() {
@@ -176,7 +182,7 @@ impl Follower {
         if self.addresses.replace(addresses.clone()).is_some_and(|before| before != addresses) {
             (self.host_changed)();
         }
-        Ok(())
+        Ok(decided)
     }
 
     fn report(&mut self, plan: &Plan, outcome: &Outcome) {
@@ -217,8 +223,9 @@ fn addresses(devices: &[Device]) -> BTreeSet<IpAddr> {
 async fn trigger(
     notifications: &mut AsyncFd<Socket>,
     node_ips: &mut watch::Receiver<BTreeSet<IpAddr>>,
+    relist_after: Duration,
 ) -> bool {
-    let relist = time::sleep(RELIST);
+    let relist = time::sleep(relist_after);
     tokio::pin!(relist);
     loop {
         tokio::select! {

@@ -232,6 +232,23 @@ impl Places {
 }
 
 impl Programs {
+    /// Those of the datapath; they last longer than that does.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub fn loaded(from: &datapath::programs::Programs) -> Result<Self, datapath::Error> {
+        let fd = |name| {
+            let fd = from.fd(name)?.try_clone_to_owned();
+            fd.map_err(datapath::Error::io("keep kernel program", name))
+        };
+        Ok(Self {
+            uplink_ingress: fd("uplink_ingress")?,
+            pod_ingress: fd("pod_ingress")?,
+            egress: fd("egress")?,
+            xdp: fd("uplink_xdp")?,
+        })
+    }
+
     fn of(&self, direction: Direction, role: Role) -> (&'static str, BorrowedFd<'_>) {
         match (direction, role) {
             (Direction::Egress, _) => ("egress", self.egress.as_fd()),
