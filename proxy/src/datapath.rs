@@ -126,6 +126,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The programs for packets are not on their devices.
+    #[error("cannot put programs on network devices")]
+    Devices(#[source] Box<crate::devices::Error>),
     /// Two agents would undo each other's changes.
     #[error("another podium-proxy runs with --pin-dir {path}: stop it first")]
     InUse {

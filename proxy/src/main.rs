@@ -277,6 +277,7 @@ fn run(args: &RunArgs) -> Result<()> {
             datapath,
             programs,
             cgroup,
+            devices: args.devices.clone(),
             health,
             metrics,
             node_settings,

@@ -19,6 +19,7 @@ use crate::{
         kernel::{KernelDatapath, Programs},
         links::Attached,
     },
+    devices::{self, DeviceOptions, Devices},
     health_checks::HealthChecks,
     index::{
         Change, Index,
@@ -59,6 +60,8 @@ pub struct Reconciler {
     pub programs: Programs,
     /// Where they are attached.
     pub cgroup: PathBuf,
+    /// On which devices they go as well.
+    pub devices: DeviceOptions,
     /// Health as load balancers see it.
     pub health: Health,
     /// Metrics.
@@ -79,8 +82,12 @@ impl Reconciler {
     pub async fn run(self, source: Source) -> Result<(), Error> {
         let limits = lock(&self.datapath).limits();
         let (health_checks, failures) = HealthChecks::new(self.health.clone());
+        // One signal that waits is enough: everything is read anew then.
+        let (host_changed, host_changes) = mpsc::channel(1);
         let mut state = State {
             reconciler: self,
+            devices: None,
+            host_changed,
             health_checks,
             limits,
             held: None,
@@ -93,7 +100,7 @@ impl Reconciler {
             reported: BTreeSet::new(),
         };
         state.read_host();
-        state.run(source, failures).await
+        state.run(source, failures, host_changes).await
     }
 }
 
@@ -108,6 +115,9 @@ struct KnownNode {
 
 struct State {
     reconciler: Reconciler,
+    /// Follows devices, once the programs are attached.
+    devices: Option<devices::Handle>,
+    host_changed: mpsc::Sender<()>,
     health_checks: HealthChecks,
     limits: Limits,
     /// `None`: to be read from the maps.
@@ -127,6 +137,7 @@ impl State {
         &mut self,
         mut source: Source,
         mut health_check_failures: mpsc::Receiver<()>,
+        mut host_changes: mpsc::Receiver<()>,
     ) -> Result<(), Error> {
         let mut streams_missing = source.streams;
         let mut next_pass = time::Instant::now();
@@ -144,6 +155,7 @@ impl State {
                     self.dirty = true;
                     continue;
                 }
+                Some(()) = host_changes.recv() => Some(Event::HostChanged),
                 _ = host_reread.tick() => Some(Event::HostChanged),
             };
             if let Some(event) = event {
@@ -220,6 +232,9 @@ impl State {
                 service_cidrs = ?node.service_cidrs,
                 "this node"
             );
+            if let Some(devices) = &self.devices {
+                devices.set_node_ips(&node.nodeport_ips);
+            }
             self.reconciler.index.set_local_node(node);
             self.node.problems = problems;
             self.node_dirty = true;
@@ -304,7 +319,12 @@ impl State {
     }
 
     fn attach(&mut self, held: &Held) -> Result<(), Error> {
-        let done = self.reconciler.programs.attach(&self.reconciler.cgroup)?;
+        let mut devices = None;
+        let done = self.reconciler.programs.attach_with(&self.reconciler.cgroup, || {
+            devices = Some(self.start_devices()?);
+            Ok(())
+        })?;
+        self.devices = devices;
         self.attached = true;
         let taken_over = done.iter().filter(|(_, how)| *how == Attached::InPlace).count();
         info!(
@@ -318,6 +338,21 @@ impl State {
             takeover.start().map_err(Error::io("start a thread", "takeover"))?;
         }
         Ok(())
+    }
+
+    fn start_devices(&self) -> Result<devices::Handle, Error> {
+        let reconciler = &self.reconciler;
+        let host_changed = self.host_changed.clone();
+        let devices = Devices {
+            options: reconciler.devices.clone(),
+            links: reconciler.programs.links(),
+            programs: devices::Programs::loaded(&reconciler.programs)?,
+            node_ips: reconciler.index.local_node().nodeport_ips.clone(),
+        };
+        let started = devices.start(move || {
+            let _ = host_changed.try_send(());
+        });
+        started.map_err(|error| Error::Devices(Box::new(error)))
     }
 
     /// Says each problem once, and once more that it is solved.

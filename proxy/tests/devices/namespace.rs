@@ -51,6 +51,10 @@ impl Namespace {
         Self { pins, host_changes: Arc::default() }
     }
 
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
     pub fn links(&self) -> PathBuf {
         self.pins.join("links")
     }
