@@ -107,7 +107,8 @@ fn copy<K: Pod, V: Pod>(
         {
             match to.insert(key, value, flags) {
                 Ok(()) => written += 1,
-                Err(error) if is_there(&error) => {}
+                // There already; or the map is smaller than what it shall take, and busy.
+                Err(error) if is_one_of(&error, &[libc::EEXIST, libc::ENOMEM]) => {}
                 Err(error) => failed = Some(error),
             }
         }
@@ -119,9 +120,9 @@ fn copy<K: Pod, V: Pod>(
     }
 }
 
-fn is_there(error: &MapError) -> bool {
+fn is_one_of(error: &MapError, errnos: &[i32]) -> bool {
     matches!(error, MapError::SyscallError(error)
-        if error.io_error.kind() == std::io::ErrorKind::AlreadyExists)
+        if error.io_error.raw_os_error().is_some_and(|errno| errnos.contains(&errno)))
 }
 
 /// A map of the old set; `None` if it has none of this name and these sizes.

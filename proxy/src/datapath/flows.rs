@@ -145,7 +145,9 @@ impl Collector {
 
     fn collect_flows(&mut self, now_ns: u64) -> Result<(u32, BTreeMap<Protocol, u64>), Error> {
         let mut used = 0_u32;
-        let mut flows: BTreeMap<Protocol, u64> = BTreeMap::new();
+        // None of a protocol is a count too.
+        let mut flows: BTreeMap<Protocol, u64> =
+            [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|protocol| (protocol, 0)).into();
         let mut idle = Vec::new();
         batch::walk(&self.flows, |key: FlowKey, entry: FlowEntry| {
             used += 1;

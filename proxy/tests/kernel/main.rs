@@ -17,7 +17,7 @@ use std::{
 
 use node::{Node, ask, eventually, serve_tcp, serve_udp, service, slice};
 use podium_proxy::{
-    datapath::{kernel, pins::PinDir},
+    datapath::{kernel, pins::PinDir, programs::PACKET_PROGRAMS},
     plan::held::Limits,
 };
 
@@ -296,7 +296,10 @@ fn kernel_verifier_instruction_counts() {
     let (programs, _maps) = kernel::load(&PinDir::new(node.pin_dir()), limits).unwrap();
     for (program, instructions) in programs.verified_instructions().unwrap() {
         println!("{program}: {instructions} instructions verified");
-        assert!((1..200_000).contains(&instructions), "{program}: {instructions}");
+        // The kernel's limit is a million; the larger programs are those that see packets.
+        let is_of_packets = PACKET_PROGRAMS.contains(&program);
+        let most = if is_of_packets { 1_000_000 } else { 200_000 };
+        assert!((1..most).contains(&instructions), "{program}: {instructions}");
     }
 }
 

@@ -144,6 +144,14 @@ fn kernel_flows_outlive_a_change_of_sizes() {
     let shown = node.shown(&["status", "-o", "json"]);
     assert!(shown.contains("\"hits\": 1"), "counts go on: {shown}");
     assert!(!old.exists(), "the old set is gone");
+
+    node.kill();
+    node.flags(&["--max-flows", "1024"]);
+    node.start();
+    let (small, _, _) = ids(&pins, "zzz");
+    let used = open::<FlowKey, FlowEntry>(&small, maps::FLOWS).keys().count();
+    assert!((1..=1024).contains(&used), "as many as there is room for: {used}");
+    assert!(!new.exists());
 }
 
 #[test]
