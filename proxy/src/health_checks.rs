@@ -231,3 +231,110 @@ async fn answer(State(shared): State<Shared>) -> Response {
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::model::ObjectName;
+
+    fn check(name: &str, local_endpoints: usize) -> HealthCheck {
+        let service = ObjectName { namespace: "default".to_owned(), name: name.to_owned() };
+        HealthCheck { service, local_endpoints }
+    }
+
+    /// A port of loopback that was free a moment ago.
+    fn free_port() -> u16 {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        listener.local_addr().expect("its address").port()
+    }
+
+    async fn connect(port: u16) -> TcpStream {
+        loop {
+            match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+                Ok(stream) => return stream,
+                Err(_) => time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    async fn ask(stream: &mut TcpStream) -> String {
+        let request = b"GET /anything HTTP/1.1\r\nHost: node\r\n\r\n";
+        stream.write_all(request).await.expect("a server that listens");
+        let mut answer = Vec::new();
+        // The body's end is that of its object.
+        while !answer.ends_with(b"}") {
+            let read = stream.read_buf(&mut answer).await.expect("an answer");
+            assert_ne!(read, 0, "cut off: {}", String::from_utf8_lossy(&answer));
+        }
+        String::from_utf8(answer).expect("text")
+    }
+
+    #[tokio::test]
+    async fn health_check_node_port_answers_as_kube_proxy_does() {
+        let health = Health::default();
+        health.synced();
+        let (mut checks, _failures) = HealthChecks::new(health.clone());
+        let port = free_port();
+        checks.set(&BTreeMap::from([(port, check("web", 2))]));
+        let mut stream = connect(port).await;
+        let answer = ask(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        for header in [
+            "content-type: application/json\r\n",
+            "x-content-type-options: nosniff\r\n",
+            "x-load-balancing-endpoint-weight: 2\r\n",
+        ] {
+            assert!(answer.contains(header), "{header} in {answer}");
+        }
+        let body = r#"{"service":{"namespace":"default","name":"web"},"localEndpoints":2,"serviceProxyHealthy":true}"#;
+        assert!(answer.ends_with(body), "{answer}");
+
+        // The same connection lives through changes of numbers and of others.
+        let other = free_port();
+        checks.set(&BTreeMap::from([(port, check("web", 0)), (other, check("other", 1))]));
+        let answer = ask(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains(r#""localEndpoints":0,"serviceProxyHealthy":true"#), "{answer}");
+        assert!(ask(&mut connect(other).await).await.starts_with("HTTP/1.1 200 "));
+        checks.set(&BTreeMap::from([(port, check("web", 1))]));
+        assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200 "));
+
+        health.set_overflow(true);
+        let answer = ask(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains(r#""localEndpoints":1,"serviceProxyHealthy":false"#), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn health_check_servers_come_and_go() {
+        let (mut checks, _failures) = HealthChecks::new(Health::default());
+        let port = free_port();
+        checks.set(&BTreeMap::from([(port, check("web", 1))]));
+        drop(connect(port).await);
+        checks.set(&BTreeMap::new());
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(checks.problems().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_health_check_port_that_is_taken_is_a_problem_of_its_service() {
+        let (mut checks, mut failures) = HealthChecks::new(Health::default());
+        let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = taken.local_addr().expect("its address").port();
+        checks.set(&BTreeMap::from([(port, check("web", 1))]));
+        failures.recv().await.expect("word of the failure");
+        let problems = checks.problems();
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].object, "Service default/web");
+        assert_eq!(problems[0].field, "spec.healthCheckNodePort");
+        checks.set(&BTreeMap::new());
+        assert!(checks.problems().is_empty(), "nobody wants the port any more");
+    }
+}

@@ -1,5 +1,6 @@
 //! Metrics, under kube-proxy's names where they mean the same.
 
+mod kernel;
 mod services;
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
 
 use podium_proxy_ebpf::FrontendKind;
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    Encoder as _, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
@@ -20,6 +21,7 @@ use crate::{
     model::{Frontend, PortName, Reach},
     plan::held::Held,
 };
+use kernel::KernelReadings;
 use services::ServiceTraffic;
 
 /// Every metric of the agent.
@@ -48,12 +50,9 @@ pub struct Metrics {
     pub livez_total: IntCounterVec,
     /// Objects that are skipped in whole or in part.
     pub problems: IntGauge,
-    /// Entries or elements in use, by map.
-    pub map_used: GaugeVec,
-    /// Entries or elements there are, by map.
-    pub map_size: GaugeVec,
     lacking: Arc<Mutex<Lacking>>,
     traffic: ServiceTraffic,
+    kernel: KernelReadings,
 }
 
 /// Service ports with endpoints, but without one of this node that a policy asks for.
@@ -137,17 +136,16 @@ impl Metrics {
             healthz_total: by_code("proxy_healthz_total", "Answers of healthz.")?,
             livez_total: by_code("proxy_livez_total", "Answers of livez.")?,
             problems: IntGauge::with_opts(own("problems", "Objects skipped in whole or in part."))?,
-            map_used: GaugeVec::new(own("map_used", "Entries in use."), &["map"])?,
-            map_size: GaugeVec::new(own("map_size", "Entries there are."), &["map"])?,
             lacking: Arc::default(),
             traffic: ServiceTraffic::new()?,
+            kernel: KernelReadings::new()?,
         };
         metrics.register()?;
         Ok(metrics)
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 14] = [
+        let all: [Box<dyn Collector>; 13] = [
             Box::new(self.network_programming_duration.clone()),
             Box::new(self.sync_duration.clone()),
             Box::new(self.sync_last_timestamp.clone()),
@@ -159,8 +157,7 @@ impl Metrics {
             Box::new(self.healthz_total.clone()),
             Box::new(self.livez_total.clone()),
             Box::new(self.problems.clone()),
-            Box::new(self.map_used.clone()),
-            Box::new(self.map_size.clone()),
+            Box::new(self.kernel.clone()),
             Box::new(self.traffic.clone()),
         ];
         all.into_iter().try_for_each(|collector| self.registry.register(collector))
@@ -176,7 +173,8 @@ impl Metrics {
 
     /// Where the counts of services are read when somebody asks for the metrics.
     pub fn count_from(&self, datapath: SharedDatapath) {
-        self.traffic.count_from(datapath);
+        self.traffic.count_from(Arc::clone(&datapath));
+        self.kernel.count_from(datapath);
     }
 
     /// What a pass led to; `changed` is what it was about, `None` if about everything.
@@ -193,8 +191,7 @@ impl Metrics {
             ("names", names, held.limits.services),
             ("endpoints", held.endpoints_used(), held.limits.endpoints),
         ] {
-            self.map_used.with_label_values(&[map]).set(f64::from(used));
-            self.map_size.with_label_values(&[map]).set(f64::from(size));
+            self.kernel.set_map(map, used, size);
         }
         let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
         match changed {
@@ -252,6 +249,114 @@ impl Lacking {
             } else {
                 set.remove(name);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use podium_proxy_ebpf::{Family, Outcome, Protocol, ServiceCounters};
+
+    use super::*;
+    use crate::{
+        datapath::{Datapath, Error, outcomes::MapUse},
+        model::{Desired, ObjectName, ServicePort},
+        plan::{
+            self, Op,
+            held::{Limits, Snapshot},
+        },
+    };
+
+    /// Counts the same for every service.
+    struct Counting;
+
+    impl Datapath for Counting {
+        fn snapshot(&self) -> Result<Snapshot, Error> {
+            Ok(Snapshot::default())
+        }
+
+        fn execute(&mut self, _: &Op) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn counters(&self, ids: &[u32]) -> Result<BTreeMap<u32, ServiceCounters>, Error> {
+            let counters = ServiceCounters { connections: 1, packets: 2, bytes: 3 };
+            Ok(ids.iter().map(|id| (*id, counters)).collect())
+        }
+
+        fn outcomes(&self) -> Result<BTreeMap<Outcome, u64>, Error> {
+            Ok(BTreeMap::from([(Outcome::NoLocalEndpoints, 4)]))
+        }
+
+        fn map_use(&self) -> Vec<MapUse> {
+            vec![MapUse { map: "FLOWS", used: 5, size: 6 }]
+        }
+    }
+
+    fn port() -> ServicePort {
+        let at = "10.96.0.1:80".parse::<std::net::SocketAddr>().expect("an address");
+        let frontend = Frontend {
+            kind: FrontendKind::ExternalIp,
+            internal: Reach::Cluster,
+            external: Reach::Node,
+            restricted: false,
+        };
+        let service = ObjectName { namespace: "default".to_owned(), name: "web".to_owned() };
+        let name = PortName {
+            service,
+            port: "http".to_owned(),
+            protocol: Protocol::Tcp,
+            family: Family::V4,
+        };
+        ServicePort {
+            name,
+            addresses: BTreeMap::from([(at.into(), frontend)]),
+            endpoints: vec![podium_proxy_ebpf::Endpoint::new(&at.into(), 0)],
+            local: Vec::new(),
+            affinity_secs: 0,
+            source_ranges: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn metrics_have_the_names_of_kube_proxy_and_the_counts_of_the_kernel() {
+        let metrics = Metrics::new().expect("no name twice");
+        metrics.count_from(Arc::new(Mutex::new(Counting)));
+        let mut held = Held::empty(Limits::default());
+        let mut desired = Desired::default();
+        let port = port();
+        desired.ports.insert(port.name.clone(), Arc::new(port));
+        plan::plan(&mut held, &desired);
+        metrics.synced(&held, None, Duration::from_millis(1));
+        metrics.network_programming_duration.observe(0.1);
+        metrics.healthz_total.with_label_values(&["200"]).inc();
+        metrics.livez_total.with_label_values(&["200"]).inc();
+        let text = String::from_utf8(metrics.encode().expect("values")).expect("text");
+        let labels =
+            r#"{family="ipv4",namespace="default",port="http",protocol="TCP",service="web"}"#;
+        for line in [
+            "kubeproxy_network_programming_duration_seconds_count 1",
+            "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
+            "kubeproxy_sync_proxy_rules_last_timestamp_seconds ",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_total 0",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
+            "kubeproxy_sync_proxy_rules_service_changes_total 0",
+            "kubeproxy_sync_proxy_rules_service_changes_pending 0",
+            r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal"} 0"#,
+            r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="external"} 1"#,
+            r#"kubeproxy_proxy_healthz_total{code="200"} 1"#,
+            r#"kubeproxy_proxy_livez_total{code="200"} 1"#,
+            r#"podium_proxy_outcomes_total{outcome="no_local_endpoints"} 4"#,
+            r#"podium_proxy_map_used{map="flows"} 5"#,
+            r#"podium_proxy_map_size{map="flows"} 6"#,
+            r#"podium_proxy_map_used{map="services"} 1"#,
+            &format!("podium_proxy_service_connections_total{labels} 1"),
+            &format!("podium_proxy_service_packets_total{labels} 2"),
+            &format!("podium_proxy_service_bytes_total{labels} 3"),
+        ] {
+            assert!(text.lines().any(|shown| shown.starts_with(line)), "{line} in\n{text}");
         }
     }
 }

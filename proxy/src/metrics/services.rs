@@ -19,6 +19,9 @@ use crate::{
     plan::held::Held,
 };
 
+/// Counters read before the datapath is let go of, so that no change waits for long.
+const READ_AT_ONCE: usize = 64;
+
 const LABELS: [&str; 5] = ["namespace", "service", "port", "protocol", "family"];
 
 /// Counters of connections, packets and bytes.
@@ -92,8 +95,11 @@ impl ServiceTraffic {
             return Vec::new();
         };
         let ids: Vec<u32> = names.keys().copied().collect();
-        let counters = datapath.lock().unwrap_or_else(PoisonError::into_inner).counters(&ids);
-        let mut counters = counters.unwrap_or_default();
+        let mut counters = BTreeMap::new();
+        for ids in ids.chunks(READ_AT_ONCE) {
+            let datapath = datapath.lock().unwrap_or_else(PoisonError::into_inner);
+            counters.extend(datapath.counters(ids).unwrap_or_default());
+        }
         (names.into_iter())
             .filter_map(|(id, name)| counters.remove(&id).map(|counters| (name, counters)))
             .collect()

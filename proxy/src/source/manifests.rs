@@ -366,6 +366,25 @@ mod tests {
     }
 
     #[test]
+    fn the_own_node_and_service_cidrs_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let zone = "labels: {topology.kubernetes.io/zone: a}";
+        let text = format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: node-a, {zone}}}}}\n---\n\
+             {{apiVersion: v1, kind: Node, metadata: {{name: node-b}}}}\n---\n\
+             {{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {{name: a}}, \
+             spec: {{cidrs: [10.96.0.0/16, 'fd00::/108']}}}}\n"
+        );
+        fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let reading = read(folder.path(), &Reading::default());
+        assert_eq!(reading.own_node("node-a").unwrap().zone.as_deref(), Some("a"));
+        assert_eq!(reading.own_node("node-b").unwrap().zone, None);
+        assert_eq!(reading.own_node("node-c"), None);
+        assert_eq!(reading.service_cidrs().len(), 2);
+        assert!(differences(&Reading::default(), &reading).is_empty());
+    }
+
+    #[test]
     fn lists_and_repeated_objects() {
         let folder = tempfile::tempdir().unwrap();
         let item = "{apiVersion: v1, kind: Service, metadata: {name: good}}";
