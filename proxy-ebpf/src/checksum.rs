@@ -19,12 +19,14 @@ pub const fn join(a: u32, b: u32) -> u32 {
     fold_to_32(a as u64 + b as u64)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "folded to 32 bits")]
 #[inline(always)]
 const fn fold_to_32(sum: u64) -> u32 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     ((sum & 0xffff_ffff) + (sum >> 32)) as u32
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
 #[inline(always)]
 const fn fold_to_16(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);

@@ -1,6 +1,8 @@
 //! What the programs are told about their node: the one element of the `config` array, and the keys
 //! of the `source_ranges` trie.
 
+use crate::AddressPort;
+
 /// A run of port numbers.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,15 +24,19 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// Whether an address is in the block.
+    /// Whether an address is in the block. In halves: a kernel program has no 128-bit shifts.
     #[inline(always)]
     pub const fn contains(&self, ip: &[u8; 16]) -> bool {
         if self.prefix_len == 0 || self.prefix_len > 128 {
             return false;
         }
-        // A shift by 128 is no shift; 0 < prefix_len keeps it below.
-        let mask = u128::MAX << (128 - self.prefix_len);
-        (u128::from_be_bytes(self.ip) ^ u128::from_be_bytes(*ip)) & mask == 0
+        let (high, low, _) = AddressPort::new(self.ip, [0; 2]).order();
+        let (other_high, other_low, _) = AddressPort::new(*ip, [0; 2]).order();
+        if self.prefix_len <= 64 {
+            (high ^ other_high) >> (64 - self.prefix_len) == 0
+        } else {
+            high == other_high && (low ^ other_low) >> (128 - self.prefix_len) == 0
+        }
     }
 }
 

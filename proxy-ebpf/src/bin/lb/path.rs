@@ -1,0 +1,135 @@
+//! The way of a packet through the node: what happens to it at ingress and at egress.
+
+use podium_proxy_ebpf::{Hook, Place, ServiceKey, flow::flags};
+
+use crate::{
+    direct_return, flows,
+    frame::{Buffer, Frame, L3},
+    maps::{CONFIG, SERVICES},
+    packet::{Fragment, Packet},
+    report, route,
+    scratch::Scratch,
+    service::Refusal,
+    translate::translate,
+};
+
+/// What to do with a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Action {
+    /// It goes on, to the next program and through the stack.
+    Pass,
+    /// It was given to another device.
+    Sent,
+}
+
+/// A packet that came in: if it is for a service, or an answer to a rewritten source, it gets its
+/// destination.
+#[inline(always)]
+pub fn ingress(buffer: &Buffer, scratch: &mut Scratch, place: Place) -> Result<Action, Refusal> {
+    if scratch.packet.fragment != Fragment::Whole {
+        complete_fragment(&mut scratch.packet, Hook::Ingress)?;
+    }
+    if !flows::known(scratch, Hook::Ingress) {
+        match flows::open(buffer, scratch, place) {
+            Ok(()) => {}
+            Err(Refusal::NotAService) => return not_a_service(buffer, scratch, place),
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    report::account(scratch.flow.service_id, 0, 1, u64::from(scratch.packet.bytes));
+    if scratch.flow.flags & flags::FORWARD != 0 {
+        return forward(buffer, scratch);
+    }
+    to_endpoint_only(buffer, scratch)
+}
+
+/// A packet about to leave: if it belongs to a flow, it gets its source.
+#[inline(always)]
+pub fn egress(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
+    if scratch.packet.fragment != Fragment::Whole {
+        complete_fragment(&mut scratch.packet, Hook::Egress)?;
+    }
+    if !flows::known(scratch, Hook::Egress) {
+        return if is_unallocated(&scratch.packet.tuple.dst) {
+            Err(Refusal::UnallocatedClusterIp)
+        } else {
+            Ok(Action::Pass)
+        };
+    }
+    let Scratch { packet, flow, ends, .. } = scratch;
+    // A rewritten source means that ingress has counted the packet.
+    if flow.flags & flags::SOURCE_REWRITTEN == 0 {
+        report::account(flow.service_id, 0, 1, u64::from(packet.bytes));
+    }
+    *ends = packet.tuple;
+    ends.src = flow.to.src;
+    ends.src_port = flow.to.src_port;
+    translate(buffer, packet, ends, 0)?;
+    Ok(Action::Pass)
+}
+
+/// What the programs do not know to be a fragment of anything is left alone, but for addresses
+/// that mean nothing without them.
+#[inline(never)]
+fn complete_fragment(packet: &mut Packet, hook: Hook) -> Result<(), Refusal> {
+    match flows::complete_fragment(packet, hook) {
+        Err(_) if SERVICES.get_ptr(ServiceKey::whole_address(packet.tuple.dst)).is_none() => {
+            Err(Refusal::NotAService)
+        }
+        other => other,
+    }
+}
+
+#[inline(never)]
+fn not_a_service(buffer: &Buffer, scratch: &mut Scratch, place: Place) -> Result<Action, Refusal> {
+    if is_unallocated(&scratch.packet.tuple.dst) {
+        return Err(Refusal::UnallocatedClusterIp);
+    }
+    if let Place::UplinkIngress = place {
+        direct_return::learn(buffer, scratch);
+    }
+    Ok(Action::Pass)
+}
+
+/// Whether an address is of the blocks of ClusterIPs, but no Service's.
+#[inline(always)]
+fn is_unallocated(ip: &[u8; 16]) -> bool {
+    CONFIG.get(0).is_some_and(|config| config.service_cidrs.iter().any(|cidr| cidr.contains(ip)))
+        && SERVICES.get_ptr(ServiceKey::whole_address(*ip)).is_none()
+}
+
+/// Gives the packet its destination and leaves the way there, and perhaps an error, to the stack.
+#[inline(always)]
+fn to_endpoint_only(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
+    let Scratch { packet, flow, ends, .. } = scratch;
+    *ends = packet.tuple;
+    ends.dst = flow.to.dst;
+    ends.dst_port = flow.to.dst_port;
+    translate(buffer, packet, ends, 0)?;
+    Ok(Action::Pass)
+}
+
+/// Changes both ends and sends the packet on.
+#[inline(always)]
+fn forward(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
+    let Scratch { packet, flow, hop, .. } = scratch;
+    let time_to_live: u8 =
+        buffer.load(if packet.v6 { L3 + 7 } else { L3 + 8 }).ok_or(Refusal::Malformed)?;
+    if time_to_live > 1 {
+        route::look_up(buffer, packet, &flow.to, 0, hop)?;
+    }
+    if time_to_live <= 1 || hop.is_too_narrow {
+        flows::expect_error(scratch);
+        return to_endpoint_only(buffer, scratch);
+    }
+    translate(buffer, packet, &flow.to, 1)?;
+    if flow.flags & flags::DIRECT_RETURN != 0
+        && direct_return::is_sent_with(packet)
+        && !direct_return::send_along(buffer, packet)
+    {
+        return Err(Refusal::Malformed);
+    }
+    route::send(buffer, hop)?;
+    Ok(Action::Sent)
+}

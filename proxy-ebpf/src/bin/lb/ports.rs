@@ -1,0 +1,148 @@
+//! Ports for rewritten sources: none that a node port, another flow or a socket of the host has.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST, bpf_sock_tuple},
+    helpers::generated::{
+        bpf_get_prandom_u32, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
+    },
+};
+use podium_proxy_ebpf::{
+    AddressPort, Config, FlowEntry, FlowKey, Hook, Protocol, ServiceKey, Tuple, config::NAT_RANGES,
+};
+
+use crate::{
+    frame::{Buffer, Frame},
+    maps::{FLOWS, SERVICES},
+    packet::Packet,
+    report,
+    service::Refusal,
+};
+
+/// Ports tried before giving up. With nine of ten taken, all of them are in one case of thirty.
+const TRIES: u32 = 32;
+
+const NANOS_PER_SEC: u64 = 1_000_000_000;
+
+/// `BPF_F_CURRENT_NETNS`.
+const CURRENT_NETNS: u64 = u64::MAX;
+
+/// The addresses of `struct bpf_sock_tuple`, in its two forms.
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+struct SocketTupleV4 {
+    src: [u8; 4],
+    dst: [u8; 4],
+    ports: [[u8; 2]; 2],
+}
+
+/// Finds a port for the flow's source and claims it by putting the entry for answers in its place;
+/// the flow's tuple then starts there.
+#[inline(always)]
+pub fn claim(
+    buffer: &Buffer,
+    packet: &Packet,
+    config: &Config,
+    flow: &mut FlowEntry,
+    key: &mut FlowKey,
+    back: &FlowEntry,
+) -> Result<(), Refusal> {
+    let node = if packet.v6 { config.node_v6 } else { config.node_v4 };
+    if AddressPort::new(node, [0; 2]).order() == (0, 0, 0) {
+        return Err(Refusal::NoNodeAddress);
+    }
+    let protocol = Protocol::from_number(packet.protocol).ok_or(Refusal::NotAService)?;
+    let endpoint = flow.to.to();
+    for _ in 0..TRIES {
+        let Some(port) = any_port(config) else { break };
+        let source = AddressPort::new(node, port.to_be_bytes());
+        *key = FlowKey::new(Tuple::new(&endpoint, &source), packet.protocol, Hook::Ingress);
+        if is_free(buffer, packet, protocol, &key.tuple) && take(key, back) {
+            flow.to = Tuple::new(&source, &endpoint);
+            return Ok(());
+        }
+    }
+    Err(Refusal::NatPortsExhausted)
+}
+
+/// One of the configured ports, all equally likely.
+#[inline(always)]
+fn any_port(config: &Config) -> Option<u16> {
+    let mut total = 0_u32;
+    for index in 0..NAT_RANGES {
+        total += u32::from(config.nat_ports[index].len);
+    }
+    // SAFETY: a plain helper without arguments.
+    let random = u64::from(unsafe { bpf_get_prandom_u32() });
+    let mut left = ((random * u64::from(total)) >> 32) as u32;
+    for index in 0..NAT_RANGES {
+        let range = config.nat_ports[index];
+        if left < u32::from(range.len) {
+            return Some(range.first.wrapping_add(left as u16));
+        }
+        left = left.wrapping_sub(u32::from(range.len));
+    }
+    None
+}
+
+/// Whether neither a node port nor a socket of the host is there.
+#[inline(never)]
+fn is_free(buffer: &Buffer, packet: &Packet, protocol: Protocol, answers: &Tuple) -> bool {
+    if SERVICES.get_ptr(ServiceKey::new(&answers.to(), protocol)).is_some() {
+        return false;
+    }
+    match protocol {
+        Protocol::Tcp | Protocol::Udp => !has_socket(buffer, packet, protocol, answers),
+        // The kernel offers no look-up of SCTP's.
+        Protocol::Sctp => true,
+    }
+}
+
+/// Whether a socket of the host would take such answers.
+#[inline(always)]
+fn has_socket(buffer: &Buffer, packet: &Packet, protocol: Protocol, answers: &Tuple) -> bool {
+    let v4;
+    let v6;
+    // `struct bpf_sock_tuple`: addresses, then ports, which a Tuple has in the same order.
+    let (tuple, size): (*const bpf_sock_tuple, u32) = if packet.v6 {
+        v6 = *answers;
+        ((&raw const v6).cast(), size_of::<Tuple>() as u32)
+    } else {
+        v4 = SocketTupleV4 {
+            src: crate::packet::unmap_v4(&answers.src),
+            dst: crate::packet::unmap_v4(&answers.dst),
+            ports: [answers.src_port, answers.dst_port],
+        };
+        ((&raw const v4).cast(), size_of::<SocketTupleV4>() as u32)
+    };
+    let tuple = tuple.cast_mut();
+    let context = buffer.context();
+    // Two calls: a program cannot call what a variable points to.
+    let socket = if let Protocol::Tcp = protocol {
+        // SAFETY: the helper only reads `size` bytes of the tuple.
+        unsafe { bpf_skc_lookup_tcp(context, tuple, size, CURRENT_NETNS, 0) }
+    } else {
+        // SAFETY: as above.
+        unsafe { bpf_sk_lookup_udp(context, tuple, size, CURRENT_NETNS, 0) }
+    };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: the reference the look-up gave.
+    unsafe { bpf_sk_release(socket.cast()) };
+    true
+}
+
+/// Puts the entry for answers into the map, if no living flow has its place.
+#[inline(always)]
+fn take(key: &FlowKey, entry: &FlowEntry) -> bool {
+    if FLOWS.insert(key, entry, BPF_NOEXIST.into()).is_ok() {
+        return true;
+    }
+    let Some(taken) = FLOWS.get_ptr(key) else { return false };
+    // SAFETY: map memory stays readable; a torn value only makes this port be passed over or be
+    // given away a little early.
+    let taken = unsafe { *taken };
+    let idle_secs = report::now_ns().wrapping_sub(taken.used_at_ns) / NANOS_PER_SEC;
+    idle_secs > taken.timeout_secs(key.protocol, taken.flags)
+        && FLOWS.insert(key, entry, BPF_ANY.into()).is_ok()
+}
