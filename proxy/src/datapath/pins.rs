@@ -69,8 +69,8 @@ impl PinDir {
         })
     }
 
-    /// Every set of maps there is.
-    fn sets(&self) -> Result<Vec<PathBuf>, Error> {
+    /// Every set of maps there is, of whatever version.
+    pub(super) fn sets(&self) -> Result<Vec<PathBuf>, Error> {
         let mut sets = Vec::new();
         let entries = match fs::read_dir(&self.root) {
             Ok(entries) => entries,

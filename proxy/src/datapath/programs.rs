@@ -141,23 +141,29 @@ impl Programs {
         devices: impl FnOnce() -> Result<(), E>,
     ) -> Result<Vec<(&'static str, Attached)>, E> {
         let in_use = self.pins.sets_in_use()?;
-        let first = if in_use.contains(&self.set) { Round::BeforeTheRest } else { Round::Before };
-        self.take_over(&in_use, first);
+        // Some programs already use this set: an earlier agent was interrupted while they went over.
+        // What it did not come to take over lies in a set that may be used no more.
+        let (first, sources) = if in_use.contains(&self.set) {
+            (Round::BeforeTheRest, self.pins.sets()?)
+        } else {
+            (Round::Before, in_use)
+        };
+        self.take_over(&sources, first);
         let mut done = Vec::new();
         for hook in HOOKS {
             let fd = self.fd(hook.name)?;
             done.push((hook.name, links::attach(hook, fd, cgroup, &self.pins.links())?));
         }
         devices()?;
-        self.take_over(&in_use, Round::After);
+        self.take_over(&sources, Round::After);
         self.pins.drop_other_sets(&self.set)?;
         Ok(done)
     }
 
     /// Takes over from other sets. If that fails, flows may break, but without the programs all
     /// would: it is said and gone on.
-    fn take_over(&self, in_use: &[PathBuf], round: Round) {
-        for old in in_use.iter().filter(|set| **set != self.set) {
+    fn take_over(&self, sources: &[PathBuf], round: Round) {
+        for old in sources.iter().filter(|set| **set != self.set) {
             match carry::carry(old, &self.set, round) {
                 Ok(carried) => tracing::info!(
                     ?round,

@@ -8,7 +8,7 @@ use aya::{
 };
 use podium_proxy::{
     datapath::{
-        Datapath as _,
+        Datapath as _, Error,
         kernel::{self, KernelDatapath},
         pins::PinDir,
     },
@@ -175,6 +175,32 @@ fn kernel_flows_outlive_another_version_of_the_maps() {
     let carried = open::<FlowKey, FlowEntry>(&set, maps::FLOWS).get(&key, 0).unwrap();
     assert_eq!(carried, FlowEntry { service_id: tcp, ..entry });
     assert!(!earlier.exists());
+}
+
+#[test]
+fn kernel_flows_outlive_an_interrupted_change_of_sizes() {
+    let mut node = Node::new("interrupted");
+    let pins = PinDir::new(node.pin_dir());
+    let web = service("web", "10.96.0.10", 80, "") + &slice("web", "IPv4", 8080, &IPS[..1]);
+    node.manifest("web.yaml", &web);
+    node.start();
+    let (old, tcp, _) = ids(&pins, "web");
+    node.kill();
+    // An agent that ends after the programs went over, before it took over what came meanwhile.
+    let limits = Limits { flows: 300_000, ..Limits::default() };
+    let (programs, maps_of_other) = kernel::load(&pins, limits).unwrap();
+    let died = || Err(Error::NothingPinned { path: node.pin_dir().to_owned() });
+    programs.attach_with::<Error>(node.cgroup(), died).unwrap_err();
+    drop((programs, maps_of_other));
+    let (key, entry) = flow("192.0.2.9:1", Protocol::Tcp, tcp, now_ns());
+    open::<FlowKey, FlowEntry>(&old, maps::FLOWS).insert(key, entry, 0).unwrap();
+    node.flags(&["--max-flows", "300000"]);
+    node.start();
+    let (new, tcp, _) = ids(&pins, "web");
+    assert_ne!(new, old);
+    let carried = open::<FlowKey, FlowEntry>(&new, maps::FLOWS).get(&key, 0).unwrap();
+    assert_eq!(carried, FlowEntry { service_id: tcp, ..entry });
+    assert!(!old.exists());
 }
 
 #[test]
