@@ -18,6 +18,7 @@ use podium_proxy::{
     source::node,
 };
 use podium_proxy_ebpf::{Endpoint, FrontendKind};
+use proptest::prelude::*;
 use serde_json::Value;
 
 fn ips(texts: &[&str]) -> Vec<IpAddr> {
@@ -782,6 +783,90 @@ spec: {taints: [{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]}
 ";
     assert!(!of(tainted).is_eligible);
     assert!(!of("metadata: {name: a, deletionTimestamp: '2026-01-01T00:00:00Z'}").is_eligible);
+}
+
+/// A Service that wants some of few addresses, or its end; or a slice of one.
+fn drawn_change() -> impl Strategy<Value = Change> {
+    let service = (0..5_u8, any::<bool>(), 0..4_u8, 0..5_u8, 0..3_u8, 0..3_u8).prop_map(
+        |(name, exists, cluster_ip, external_ip, created, extra)| {
+            let name = format!("s{name}");
+            let value = serde_json::json!({
+                "metadata": {
+                    "name": name, "namespace": "default",
+                    "creationTimestamp": format!("2026-01-0{}T00:00:00Z", created + 1),
+                },
+                "spec": {
+                    "type": "LoadBalancer", "clusterIP": format!("10.96.0.{cluster_ip}"),
+                    "externalIPs": [format!("10.96.0.{external_ip}")],
+                    "externalTrafficPolicy": "Local",
+                    "healthCheckNodePort": 32_000 + u32::from(extra),
+                    "ports": [{"port": 80, "nodePort": 30_000 + u32::from(extra)}],
+                },
+            });
+            let service = exists.then(|| serde_json::from_value(value).unwrap());
+            Change::Service(object(&name), service)
+        },
+    );
+    let slice = (0..3_u8, any::<bool>(), 0..5_u8, 0..3_u8).prop_map(|(name, exists, of, last)| {
+        let name = format!("slice{name}");
+        let value = serde_json::json!({
+            "metadata": {
+                "name": name, "namespace": "default",
+                "labels": {"kubernetes.io/service-name": format!("s{of}")},
+            },
+            "addressType": "IPv4", "ports": [{"port": 8080}],
+            "endpoints": [{"addresses": [format!("10.0.0.{last}")], "nodeName": "node-a"}],
+        });
+        let slice = exists.then(|| serde_json::from_value(value).unwrap());
+        Change::Slice(object(&name), slice)
+    });
+    prop_oneof![service, slice]
+}
+
+proptest! {
+    /// Whatever the way, the state is that of an index that only ever saw the objects of the end,
+    /// and what is said to have changed did.
+    #[test]
+    fn changes_one_by_one_lead_where_all_at_once_do(
+        changes in proptest::collection::vec((drawn_change(), any::<bool>()), 1..40),
+    ) {
+        let mut index = Index::new(Some("node-a".to_owned()));
+        index.set_local_node(node_a());
+        let mut last = std::collections::BTreeMap::new();
+        let mut before = index.desired().clone();
+        for (change, update) in changes {
+            let key = match &change {
+                Change::Service(name, _) => (0, name.clone()),
+                Change::Slice(name, _) | Change::Endpoints(name, _) => (1, name.clone()),
+            };
+            last.insert(key, change.clone());
+            index.apply(change);
+            if !update {
+                continue;
+            }
+            let changed = index.update();
+            let now = index.desired();
+            let names = before.ports.keys().chain(now.ports.keys());
+            for name in names {
+                let differs = before.ports.get(name) != now.ports.get(name);
+                prop_assert_eq!(changed.ports.contains(name), differs, "{}", name);
+            }
+            let ips: BTreeSet<_> =
+                before.cluster_ips.symmetric_difference(&now.cluster_ips).copied().collect();
+            prop_assert!(ips.is_subset(&changed.cluster_ips));
+            let differs = before.health_checks != now.health_checks;
+            prop_assert!(changed.health_checks || !differs);
+            before = now.clone();
+        }
+        index.update();
+        let mut fresh = Index::new(Some("node-a".to_owned()));
+        fresh.set_local_node(node_a());
+        last.into_values().for_each(|change| fresh.apply(change));
+        fresh.update();
+        prop_assert_eq!(index.desired(), fresh.desired());
+        let problems = |index: &Index| index.problems().cloned().collect::<Vec<_>>();
+        prop_assert_eq!(problems(&index), problems(&fresh));
+    }
 }
 
 /// Prints what one change costs among 5,000 Services with 250,000 endpoints.
