@@ -6,20 +6,24 @@
 //! What is to go goes first, to make room; what marks a ClusterIP as known comes last.
 
 pub mod held;
+pub mod maglev;
+pub mod ranges;
 pub mod spans;
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
-};
+mod changes;
+mod place;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use podium_proxy_ebpf::{
-    Endpoint, FrontendKind, ServiceEntry, ServiceKey, ServiceName, SourceRange, Span, address,
-    flags,
+    Endpoint, FrontendKind, ServiceEntry, ServiceKey, ServiceName, SourceRange, address, flags,
+    maps,
 };
 
-use crate::model::{Desired, Frontend, PortName, Problem, Reach, ServicePort};
-use held::{Held, HeldPort};
+use crate::model::{Desired, Frontend, PortName, Problem, Reach};
+use changes::Changes;
+use held::{Held, Room};
+use ranges::RangeKey;
 
 /// One change of one map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +95,41 @@ pub enum Op {
     WaitForReaders,
 }
 
+/// A map whose size a flag sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Limit {
+    /// The services map, and ids.
+    Services,
+    /// The endpoints array.
+    Endpoints,
+    /// The array of tables for the consistent choice.
+    Maglev,
+    /// The trie of source ranges.
+    SourceRanges,
+}
+
+impl Limit {
+    /// The flag that raises it.
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Self::Services => "--max-services",
+            Self::Endpoints => "--max-endpoints",
+            Self::Maglev => "--max-maglev-blocks",
+            Self::SourceRanges => "--max-source-ranges",
+        }
+    }
+
+    /// The name of the map.
+    pub const fn map(self) -> &'static str {
+        match self {
+            Self::Services => maps::SERVICES,
+            Self::Endpoints => maps::ENDPOINTS,
+            Self::Maglev => maps::MAGLEV,
+            Self::SourceRanges => maps::SOURCE_RANGES,
+        }
+    }
+}
+
 /// What to do, and what could not be placed.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -98,46 +137,35 @@ pub struct Plan {
     pub ops: Vec<Op>,
     /// Services for which a map has no room. Their old state stays.
     pub problems: Vec<Problem>,
+    /// The maps that have no room.
+    pub full: BTreeSet<Limit>,
 }
 
 /// The operations that lead from `held` to `desired`; `held` is then as it will be when all of them
 /// have been carried out. Should one fail, what is held must be read from the maps again.
 pub fn plan(held: &mut Held, desired: &Desired) -> Plan {
-    let wanted = wanted_keys(desired);
+    let changes = Changes::between(held, desired);
     let mut planner = Planner {
-        // An id whose address goes over to another port: its spans are read until that is done.
-        giving_away: (wanted.iter())
-            .filter_map(|(key, name)| {
-                let id = held.entries.get(key)?.id;
-                let owner = held.ports.get(*name).map(|port| port.id);
-                (owner != Some(id)).then_some(id)
-            })
-            .collect(),
+        giving_away: changes.giving_away(held),
         held,
         plan: Plan::default(),
         retired: Vec::new(),
+        retired_ranges: BTreeSet::new(),
+        stale: BTreeSet::new(),
     };
-    planner.remove_unwanted(desired, &wanted);
-    planner.drop_ports(desired, false);
-    for (name, port) in &desired.ports {
+    planner.remove_unwanted(desired, &changes);
+    planner.drop_ports(&changes.gone, false);
+    for (name, port) in &changes.placed {
         planner.place(name, port);
     }
     planner.mark_cluster_ips(desired);
-    planner.drop_ports(desired, true);
-    let retired = std::mem::take(&mut planner.retired);
-    for span in retired.into_iter().chain(std::mem::take(&mut planner.held.leftover)) {
-        planner.held.spans.rest(span);
+    planner.drop_ports(&changes.gone, true);
+    planner.remove_retired_ranges();
+    planner.renew_stale();
+    for room in std::mem::take(&mut planner.retired) {
+        planner.held.rest(room);
     }
     planner.plan
-}
-
-fn wanted_keys(desired: &Desired) -> HashMap<ServiceKey, &PortName> {
-    (desired.ports.iter())
-        .flat_map(|(name, port)| {
-            let keys = port.addresses.keys();
-            keys.map(move |address| (ServiceKey::new(address, name.protocol), name))
-        })
-        .collect()
 }
 
 /// The entry that marks a ClusterIP as one.
@@ -169,9 +197,14 @@ fn sealed(key: &ServiceKey, mut entry: ServiceEntry) -> ServiceEntry {
 struct Planner<'a> {
     held: &'a mut Held,
     plan: Plan,
+    /// Ids of which an address goes over to another port: their lists are read until that is done.
     giving_away: HashSet<u32>,
-    /// Spans that may rest only when every operation of this plan is done.
-    retired: Vec<Span>,
+    /// What may rest only when every operation of this plan is done.
+    retired: Vec<Room>,
+    /// Source ranges that may go only then.
+    retired_ranges: BTreeSet<RangeKey>,
+    /// Ids that lead elsewhere than their flows think.
+    stale: BTreeSet<u32>,
 }
 
 impl Planner<'_> {
@@ -179,216 +212,116 @@ impl Planner<'_> {
         self.plan.ops.push(op);
     }
 
+    fn problem(&mut self, limit: Limit, object: String, message: String) {
+        self.plan.full.insert(limit);
+        self.plan.problems.push(Problem { object, field: String::new(), message });
+    }
+
+    fn remove_entry(&mut self, key: ServiceKey) {
+        if let Some(entry) = self.held.entries.remove(&key) {
+            if key.is_whole_address() {
+                self.held.cluster_ips.remove(&address::unmap(key.ip));
+            } else {
+                self.stale.insert(entry.id);
+            }
+            self.push(Op::RemoveService { key });
+        }
+    }
+
     /// Ports before the ClusterIPs they are on: what is on its way out refuses, and leaks nothing.
-    fn remove_unwanted(&mut self, desired: &Desired, wanted: &HashMap<ServiceKey, &PortName>) {
-        let mut gone: Vec<ServiceKey> = (self.held.entries.keys())
-            .filter(|key| {
+    fn remove_unwanted(&mut self, desired: &Desired, changes: &Changes<'_>) {
+        let leftover = std::mem::take(&mut self.held.leftover);
+        for (range, prefix_len) in leftover.ranges {
+            self.held.source_ranges -= 1;
+            self.push(Op::RemoveSourceRange { range, prefix_len });
+        }
+        self.retired.extend(leftover.rooms);
+        let unwanted_ips = self.held.cluster_ips.difference(&desired.cluster_ips);
+        let mut gone: Vec<ServiceKey> = unwanted_ips
+            .map(|ip| ServiceKey::whole_address(address::map(*ip)))
+            .chain(changes.unwanted(self.held))
+            .chain(leftover.keys.into_iter().filter(|key| {
                 if key.is_whole_address() {
                     !desired.cluster_ips.contains(&address::unmap(key.ip))
                 } else {
-                    !wanted.contains_key(*key)
+                    !changes.is_wanted(key)
                 }
-            })
-            .copied()
+            }))
             .collect();
         gone.sort_by_key(|key| (key.is_whole_address(), *key));
         for key in gone {
-            self.held.entries.remove(&key);
-            self.push(Op::RemoveService { key });
+            self.remove_entry(key);
         }
     }
 
     /// Forgets the ports that nobody wants: early those that no address refers to any more, late
     /// those whose addresses first had to be taken over.
-    fn drop_ports(&mut self, desired: &Desired, late: bool) {
-        let gone: Vec<PortName> = (self.held.ports.iter())
-            .filter(|(name, port)| {
-                !desired.ports.contains_key(*name) && (late || !self.giving_away.contains(&port.id))
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
+    fn drop_ports(&mut self, gone: &[PortName], late: bool) {
         for name in gone {
-            if let Some(port) = self.held.ports.remove(&name) {
-                self.push(Op::RemoveName { id: port.id });
-                self.held.ids.rest(port.id);
-                self.held.spans.rest(port.endpoints);
-                self.held.spans.rest(port.local);
+            let Some(port) = self.held.ports.get(name) else {
+                continue;
+            };
+            if !late && self.giving_away.contains(&port.id) {
+                continue;
             }
-        }
-    }
-
-    fn place(&mut self, name: &PortName, port: &Arc<ServicePort>) {
-        let old = self.held.ports.get(name).cloned();
-        if let Some(old) = &old
-            && (Arc::ptr_eq(&old.content, port) || old.content == *port)
-            && self.is_in_place(old.id, port)
-        {
-            // The same in content: keep the newer Arc, the next comparison is by pointer.
-            if let Some(held) = self.held.ports.get_mut(name) {
-                held.content = Arc::clone(port);
+            let Some(port) = self.held.ports.remove(name) else {
+                continue;
+            };
+            self.stale.remove(&port.id);
+            self.push(Op::Renew { id: port.id });
+            if late && !port.source_ranges.is_empty() {
+                // Whoever found the id a moment ago must still find the ranges.
+                self.wait();
             }
-            return;
-        }
-        match self.prepare(name, port, old.as_ref()) {
-            Ok(new) => self.swing(name, port, old, new),
-            Err(full) => self.plan.problems.push(Problem {
-                object: format!("Service {}", name.service),
-                field: String::new(),
-                message: full.to_owned(),
-            }),
+            self.remove_ranges(&port.source_ranges);
+            self.push(Op::RemoveName { id: port.id });
+            self.held.ids.rest(port.id);
+            self.held.rest(Room::Endpoints(port.endpoints));
+            self.held.rest(Room::Endpoints(port.local));
+            self.held.rest(Room::Maglev(port.maglev));
         }
     }
 
-    fn is_in_place(&self, id: u32, port: &ServicePort) -> bool {
-        port.addresses.keys().all(|address| {
-            let key = ServiceKey::new(address, port.name.protocol);
-            self.held.entries.get(&key).is_some_and(|entry| entry.id == id)
-        })
+    fn remove_retired_ranges(&mut self) {
+        let ranges = std::mem::take(&mut self.retired_ranges);
+        if !ranges.is_empty() {
+            self.wait();
+            self.remove_ranges(&ranges);
+        }
     }
 
-    /// Makes everything ready that no entry refers to yet.
-    fn prepare(
-        &mut self,
-        name: &PortName,
-        port: &Arc<ServicePort>,
-        old: Option<&HeldPort>,
-    ) -> Result<HeldPort, &'static str> {
-        let new_keys = (port.addresses.keys())
-            .filter(|at| !self.held.entries.contains_key(&ServiceKey::new(at, name.protocol)))
-            .count();
-        if self.held.entries.len() + new_keys > self.held.limits.services as usize {
-            return Err("the services map is full: raise --max-services; its old state stays");
+    /// Those that lost an address, but not their list.
+    fn renew_stale(&mut self) {
+        for id in std::mem::take(&mut self.stale) {
+            self.push(Op::Renew { id });
         }
-        const ENDPOINTS_FULL: &str =
-            "the endpoints array is full: raise --max-endpoints; its old state stays";
-        let endpoints = match old {
-            Some(old) if old.content.endpoints == port.endpoints => old.endpoints,
-            _ => self.write(&port.endpoints).ok_or(ENDPOINTS_FULL)?,
-        };
-        let local = match old {
-            Some(old) if old.content.local == port.local => old.local,
-            _ => match self.write(&port.local) {
-                Some(local) => local,
-                None => {
-                    if old.is_none_or(|old| old.endpoints != endpoints) {
-                        self.held.spans.rest(endpoints);
-                    }
-                    return Err(ENDPOINTS_FULL);
-                }
-            },
-        };
-        let id = match old {
-            Some(old) => old.id,
-            None => match self.name(name) {
-                Some(id) => id,
-                None => {
-                    self.held.spans.rest(endpoints);
-                    self.held.spans.rest(local);
-                    return Err("no service id is left: raise --max-services; not served");
-                }
-            },
-        };
-        Ok(HeldPort { id, endpoints, local, content: Arc::clone(port) })
     }
 
-    /// Points every address of the port at what was prepared.
-    fn swing(
-        &mut self,
-        name: &PortName,
-        port: &Arc<ServicePort>,
-        old: Option<HeldPort>,
-        new: HeldPort,
-    ) {
-        for (address, frontend) in &port.addresses {
-            let key = ServiceKey::new(address, name.protocol);
-            let entry = sealed(
-                &key,
-                ServiceEntry {
-                    id: new.id,
-                    flags: entry_flags(frontend),
-                    affinity_secs: port.affinity_secs,
-                    endpoints: new.endpoints,
-                    local: new.local,
-                    maglev: Span::default(),
-                    sealed: 0,
-                },
-            );
-            if self.held.entries.insert(key, entry) != Some(entry) {
-                self.push(Op::SetService { key, entry });
-            }
-        }
-        if let Some(old) = old {
-            for (before, after) in [(old.endpoints, new.endpoints), (old.local, new.local)] {
-                if before == after {
-                    continue;
-                }
-                if self.giving_away.contains(&old.id) {
-                    self.retired.push(before);
-                } else {
-                    self.held.spans.rest(before);
-                }
-            }
-        }
-        self.held.ports.insert(name.clone(), new);
-    }
-
-    fn write(&mut self, endpoints: &[Endpoint]) -> Option<Span> {
-        let len = u32::try_from(endpoints.len()).ok()?;
-        if len == 0 {
-            return Some(Span::default());
-        }
-        let span = match self.held.spans.allocate(len) {
-            Some(span) => span,
-            None => {
-                self.wake();
-                self.held.spans.allocate(len)?
-            }
-        };
-        self.push(Op::WriteEndpoints { start: span.start, endpoints: endpoints.to_vec() });
-        Some(span)
-    }
-
-    fn name(&mut self, name: &PortName) -> Option<u32> {
-        let abi = Box::new(name.to_abi()?);
-        let id = match self.held.ids.allocate() {
-            Some(id) => id,
-            None => {
-                self.wake();
-                self.held.ids.allocate()?
-            }
-        };
-        self.push(Op::ResetCounter { id });
-        self.push(Op::SetName { id, name: abi });
-        Some(id)
-    }
-
-    /// Every span and id that rests was given up by an operation before this one.
-    fn wake(&mut self) {
-        if self.held.spans.is_resting() || self.held.ids.is_resting() {
-            self.push(Op::WaitForReaders);
-            self.held.spans.wake();
-            self.held.ids.wake();
-        }
+    /// What rests was given up by an operation before this one, and is free after it.
+    fn wait(&mut self) {
+        self.push(Op::WaitForReaders);
+        self.held.spans.wake();
+        self.held.maglev.wake();
+        self.held.ids.wake();
     }
 
     fn mark_cluster_ips(&mut self, desired: &Desired) {
-        for ip in &desired.cluster_ips {
-            let key = ServiceKey::whole_address(address::map(*ip));
+        let missing: Vec<_> =
+            desired.cluster_ips.difference(&self.held.cluster_ips).copied().collect();
+        for ip in missing {
+            let key = ServiceKey::whole_address(address::map(ip));
+            let is_new = !self.held.entries.contains_key(&key);
+            if is_new && self.held.entries.len() >= self.held.limits.services as usize {
+                let message = format!(
+                    "the services map is full: raise {}; its unknown ports are not refused",
+                    Limit::Services.flag()
+                );
+                self.problem(Limit::Services, format!("ClusterIP {ip}"), message);
+                continue;
+            }
             let entry = whole_address_entry(&key);
-            if self.held.entries.get(&key) == Some(&entry) {
-                continue;
-            }
-            if self.held.entries.len() >= self.held.limits.services as usize {
-                self.plan.problems.push(Problem {
-                    object: format!("ClusterIP {ip}"),
-                    field: String::new(),
-                    message: "the services map is full: raise --max-services; its unknown ports \
-                              are not refused"
-                        .to_owned(),
-                });
-                continue;
-            }
             self.held.entries.insert(key, entry);
+            self.held.cluster_ips.insert(ip);
             self.push(Op::SetService { key, entry });
         }
     }

@@ -3,7 +3,7 @@
 //! the last one as wanted. Agents are "killed" at random operations in between.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -13,55 +13,114 @@ use podium_proxy::{
         Datapath as _,
         fake::{Answer, FakeDatapath},
     },
-    model::{Desired, ObjectName, PortName, Reach, ServicePort},
+    model::{Desired, Frontend, ObjectName, PortName, Reach, ServicePort},
     plan::{
-        self,
+        self, Limit, Op,
         held::{Held, Limits},
+        maglev,
     },
 };
-use podium_proxy_ebpf::{AddressPort, Family, NoEndpoint, Protocol};
+use podium_proxy_ebpf::{
+    AddressPort, Endpoint, Family, FrontendKind, NoEndpoint, Origin, Protocol,
+};
 use proptest::{collection, prelude::*, sample};
 
-const LIMITS: Limits = Limits { services: 40, endpoints: 48 };
+/// Room for all that is drawn, twice.
+fn limits() -> Limits {
+    Limits {
+        services: 40,
+        endpoints: 120,
+        maglev: 14 * 1024,
+        source_ranges: 30,
+        ..Limits::default()
+    }
+}
 
 fn at(last: u8, port: u16) -> AddressPort {
     AddressPort::from(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, last)), port))
 }
 
-fn endpoints(from: &BTreeSet<u8>) -> Vec<AddressPort> {
+fn endpoints(from: &BTreeSet<u8>) -> Vec<Endpoint> {
     let list = from.iter();
     list.map(|last| {
-        AddressPort::from(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 244, 0, *last)), 8080))
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 244, 0, *last));
+        Endpoint::new(&AddressPort::from(SocketAddr::new(ip, 8080)), Endpoint::ELSEWHERE)
     })
     .collect()
 }
 
-/// One service port: its number, addresses with their reach, endpoints, those of this node.
-type Drawn = (u8, BTreeMap<u8, bool>, BTreeSet<u8>, BTreeSet<u8>, bool);
+/// Where the packets of the test come from: each in one of the ranges.
+fn source(number: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, number, 1))
+}
+
+fn drawn_kind() -> impl Strategy<Value = FrontendKind> {
+    prop_oneof![
+        Just(FrontendKind::ClusterIp),
+        Just(FrontendKind::ExternalIp),
+        Just(FrontendKind::LoadBalancer),
+        Just(FrontendKind::LoopbackNodePort),
+    ]
+}
+
+/// One service port.
+#[derive(Clone, Debug)]
+struct Drawn {
+    number: u8,
+    addresses: BTreeMap<u8, Frontend>,
+    all: BTreeSet<u8>,
+    local: BTreeSet<u8>,
+    affinity: bool,
+    sources: BTreeSet<u8>,
+}
+
+fn drawn_frontend() -> impl Strategy<Value = Frontend> {
+    let reach = |node: bool| if node { Reach::Node } else { Reach::Cluster };
+    (drawn_kind(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        move |(kind, internal, external, restricted)| Frontend {
+            kind,
+            internal: reach(internal),
+            external: reach(external),
+            restricted,
+        },
+    )
+}
 
 fn drawn() -> impl Strategy<Value = Drawn> {
     (
         0_u8..6,
-        collection::btree_map(0_u8..8, any::<bool>(), 1..3),
+        collection::btree_map(0_u8..8, drawn_frontend(), 1..3),
         collection::btree_set(0_u8..20, 0..6),
         collection::btree_set(0_u8..20, 0..3),
         any::<bool>(),
+        collection::btree_set(0_u8..3, 0..3),
     )
+        .prop_map(|(number, addresses, all, local, affinity, sources)| Drawn {
+            number,
+            addresses,
+            all,
+            local,
+            affinity,
+            sources,
+        })
 }
 
 fn desired(drawn: &[Drawn]) -> Desired {
     let mut desired = Desired::default();
     let mut taken = BTreeSet::new();
-    for (number, addresses, all, local, affinity) in drawn {
+    for one in drawn {
         let name = PortName {
-            service: ObjectName { namespace: "default".to_owned(), name: format!("s{number}") },
+            service: ObjectName {
+                namespace: "default".to_owned(),
+                name: format!("s{}", one.number),
+            },
             port: String::new(),
             protocol: Protocol::Tcp,
             family: Family::V4,
         };
-        let mine: BTreeMap<AddressPort, Reach> = (addresses.iter())
+        let mine: BTreeMap<AddressPort, Frontend> = (one.addresses.iter())
             .filter(|(last, _)| !desired.ports.contains_key(&name) && taken.insert(**last))
-            .map(|(last, node)| (at(*last, 80), if *node { Reach::Node } else { Reach::Cluster }))
+            .map(|(last, frontend)| (at(*last, 80), *frontend))
             .collect();
         if mine.is_empty() {
             continue;
@@ -71,9 +130,12 @@ fn desired(drawn: &[Drawn]) -> Desired {
         let port = ServicePort {
             name: name.clone(),
             addresses: mine,
-            endpoints: endpoints(all),
-            local: endpoints(&local.intersection(all).copied().collect()),
-            affinity_secs: if *affinity { 60 } else { 0 },
+            endpoints: endpoints(&one.all),
+            local: endpoints(&one.local.intersection(&one.all).copied().collect()),
+            affinity_secs: if one.affinity { 60 } else { 0 },
+            source_ranges: (one.sources.iter())
+                .map(|number| format!("192.0.{number}.0/24").parse().unwrap())
+                .collect(),
         };
         desired.ports.insert(name, Arc::new(port));
     }
@@ -81,10 +143,17 @@ fn desired(drawn: &[Drawn]) -> Desired {
 }
 
 /// What the rules say, without spans, ids or operations.
-fn reference(desired: &Desired, to: AddressPort) -> Answer {
+fn reference(desired: &Desired, to: AddressPort, origin: Origin) -> Answer {
     for port in desired.ports.values() {
-        let Some(reach) = port.addresses.get(&to) else { continue };
+        let Some(frontend) = port.addresses.get(&to) else { continue };
+        let reach = match origin {
+            Origin::Inside => frontend.internal,
+            Origin::Outside => frontend.external,
+        };
         return match reach {
+            _ if frontend.kind == FrontendKind::LoopbackNodePort && origin == Origin::Outside => {
+                Answer::Untouched
+            }
             _ if port.endpoints.is_empty() => Answer::None(NoEndpoint::Anywhere),
             Reach::Cluster => Answer::OneOf(port.endpoints.clone()),
             Reach::Node if port.local.is_empty() => Answer::None(NoEndpoint::OnThisNode),
@@ -98,6 +167,78 @@ fn reference(desired: &Desired, to: AddressPort) -> Answer {
     }
 }
 
+/// Whether the rules let a source come to an address.
+fn is_allowed(desired: &Desired, from: IpAddr, to: AddressPort) -> bool {
+    let port = desired.ports.values().find(|port| port.addresses.contains_key(&to));
+    port.is_none_or(|port| {
+        !port.addresses[&to].restricted
+            || port.source_ranges.iter().any(|range| range.contains(&from))
+    })
+}
+
+const ORIGINS: [Origin; 2] = [Origin::Inside, Origin::Outside];
+
+/// All that programs would answer.
+#[derive(Debug, PartialEq)]
+struct Answers {
+    to: Vec<(AddressPort, [Answer; 2])>,
+    allowed: Vec<(AddressPort, IpAddr, bool)>,
+}
+
+impl Answers {
+    fn from_fn(
+        answer: impl Fn(AddressPort, Origin) -> Answer,
+        allows: impl Fn(IpAddr, AddressPort) -> bool,
+    ) -> Self {
+        let pairs = probes().flat_map(|to| (0..3).map(move |number| (to, source(number))));
+        Self {
+            to: probes().map(|to| (to, ORIGINS.map(|origin| answer(to, origin)))).collect(),
+            allowed: pairs.map(|(to, from)| (to, from, allows(from, to))).collect(),
+        }
+    }
+
+    fn of(datapath: &FakeDatapath) -> Self {
+        Self::from_fn(
+            |to, origin| datapath.answer(to, Protocol::Tcp, origin),
+            |from, to| datapath.allows(from, to, Protocol::Tcp),
+        )
+    }
+
+    fn wanted(desired: &Desired) -> Self {
+        Self::from_fn(
+            |to, origin| reference(desired, to, origin),
+            |from, to| is_allowed(desired, from, to),
+        )
+    }
+
+    /// Whether each is as it was or as it shall be. A source that may come before and after may
+    /// come in between, and one that may at neither time may not; but at an address that is
+    /// nobody's for a moment all may come, to nothing.
+    fn is_between(&self, before: &Self, after: &Self) -> Result<(), String> {
+        for (at, ((to, now), ((_, was), (_, will)))) in
+            self.to.iter().zip(before.to.iter().zip(&after.to)).enumerate()
+        {
+            for side in 0..2 {
+                if !is_between(&now[side], &was[side], &will[side]) {
+                    return Err(format!(
+                        "{to:?} {:?}: {:?} is neither {:?} nor {:?}",
+                        ORIGINS[side], now[side], was[side], will[side]
+                    ));
+                }
+            }
+            let leads_nowhere = matches!(now[0], Answer::Untouched | Answer::UnknownPort);
+            for index in at * 3..at * 3 + 3 {
+                let (to, from, now) = self.allowed[index];
+                let either = [before.allowed[index].2, after.allowed[index].2];
+                if !leads_nowhere && !either.contains(&now) {
+                    return Err(format!("{from} to {to:?}: {now}, not {either:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 fn probes() -> impl Iterator<Item = AddressPort> {
     (0..8).flat_map(|last| [at(last, 80), at(last, 81)])
 }
@@ -108,20 +249,83 @@ fn is_between(answer: &Answer, before: &Answer, after: &Answer) -> bool {
     answer == before || answer == after || (passing(answer) && (passing(before) || passing(after)))
 }
 
+/// Tables are compared with those made from scratch, once for each list.
+type Tables = HashMap<(PortName, Vec<Endpoint>), Vec<Endpoint>>;
+
+fn assert_table(tables: &mut Tables, datapath: &FakeDatapath, op: &Op) {
+    let Op::SetService { key, entry } = op else { return };
+    if key.is_whole_address() || entry.maglev.len == 0 {
+        return;
+    }
+    let name = datapath.name(entry.id).unwrap();
+    let list = datapath.list(entry);
+    let expected = tables.entry((name.clone(), list.clone())).or_insert_with(|| {
+        let table = maglev::table(&name, &list);
+        table.iter().map(|offset| list[usize::from(*offset)]).collect()
+    });
+    assert_eq!(&datapath.table(entry), expected, "the table of {name}");
+}
+
+/// Lists that flows may be on, by id and address.
+fn lists(datapath: &FakeDatapath) -> BTreeMap<(u32, AddressPort), [Answer; 2]> {
+    probes()
+        .filter_map(|to| {
+            let (id, _) = datapath.generation(to, Protocol::Tcp)?;
+            Some(((id, to), ORIGINS.map(|origin| datapath.answer(to, Protocol::Tcp, origin))))
+        })
+        .collect()
+}
+
+/// The generation of every id whose flows may have lost their endpoint has been raised.
+fn assert_renewed(
+    before: &BTreeMap<(u32, AddressPort), [Answer; 2]>,
+    generations: &BTreeMap<u32, u32>,
+    datapath: &FakeDatapath,
+) {
+    let after = lists(datapath);
+    for (at, list) in before {
+        if after.get(at) != Some(list) {
+            assert!(
+                datapath.generation_of(at.0) > generations[&at.0],
+                "{at:?} changed from {list:?} to {:?} and was not renewed",
+                after.get(at)
+            );
+        }
+    }
+}
+
+fn run(datapath: &mut FakeDatapath, ops: &[Op], tables: &mut Tables) {
+    for op in ops {
+        datapath.execute(op).unwrap();
+        assert_table(tables, datapath, op);
+    }
+}
+
+/// What a new agent finds, much later: nobody reads what was there before.
+fn taken_over(datapath: &mut FakeDatapath, limits: Limits) -> Held {
+    datapath.execute(&Op::WaitForReaders).unwrap();
+    let held = Held::rebuild(&datapath.snapshot().unwrap(), limits);
+    held.renewals().for_each(|op| datapath.execute(&op).unwrap());
+    held
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn every_operation_leaves_a_whole_state(
         states in collection::vec(collection::vec(drawn(), 0..7), 1..12),
         kills in collection::vec(any::<Option<sample::Index>>(), 12),
     ) {
-        let mut datapath = FakeDatapath::new(LIMITS);
-        let mut held = Held::empty(LIMITS);
+        let mut tables = Tables::new();
+        let mut datapath = FakeDatapath::new(limits());
+        let mut held = Held::empty(limits());
         for (state, kill) in states.iter().zip(&kills) {
             let desired = desired(state);
-            let before: Vec<Answer> =
-                probes().map(|at| datapath.connect(at, Protocol::Tcp)).collect();
+            let (before, after) = (Answers::of(&datapath), Answers::wanted(&desired));
+            let lists = lists(&datapath);
+            let generations: BTreeMap<u32, u32> =
+                lists.keys().map(|(id, _)| (*id, datapath.generation_of(*id))).collect();
             let mut plan = plan::plan(&mut held, &desired);
             prop_assert!(plan.problems.is_empty(), "{:?}", plan.problems);
             let killed_at = kill.map(|kill| kill.index(plan.ops.len() + 1));
@@ -129,57 +333,105 @@ proptest! {
                 if killed_at == Some(index) {
                     break;
                 }
-                datapath.execute(op).unwrap();
-                for (at, before) in probes().zip(&before) {
-                    let answer = datapath.connect(at, Protocol::Tcp);
-                    let after = reference(&desired, at);
-                    prop_assert!(
-                        is_between(&answer, before, &after),
-                        "{at:?} after {op:?}: {answer:?} is neither {before:?} nor {after:?}"
-                    );
-                }
+                run(&mut datapath, std::slice::from_ref(op), &mut tables);
+                let between = Answers::of(&datapath).is_between(&before, &after);
+                prop_assert!(between.is_ok(), "after {op:?}: {}", between.unwrap_err());
             }
             if killed_at.is_some() {
-                // A new agent comes, much later: nobody reads what was there before.
-                datapath.execute(&plan::Op::WaitForReaders).unwrap();
-                held = Held::rebuild(&datapath.snapshot().unwrap(), LIMITS);
+                held = taken_over(&mut datapath, limits());
                 plan = plan::plan(&mut held, &desired);
                 prop_assert!(plan.problems.is_empty(), "{:?}", plan.problems);
-                for op in &plan.ops {
-                    datapath.execute(op).unwrap();
-                }
+                run(&mut datapath, &plan.ops, &mut tables);
             }
-            for at in probes() {
-                let answer = datapath.connect(at, Protocol::Tcp);
-                prop_assert_eq!(answer, reference(&desired, at));
-            }
+            prop_assert_eq!(Answers::of(&datapath), after);
+            assert_renewed(&lists, &generations, &datapath);
             let again = plan::plan(&mut held, &desired);
             prop_assert!(again.ops.is_empty(), "not settled: {:?}", again.ops);
-            let rebuilt = Held::rebuild(&datapath.snapshot().unwrap(), LIMITS);
+            let rebuilt = Held::rebuild(&datapath.snapshot().unwrap(), limits());
             prop_assert_eq!(&rebuilt.entries, &held.entries);
-            prop_assert!(plan::plan(&mut rebuilt.clone(), &desired).ops.is_empty());
+            prop_assert_eq!(rebuilt.source_ranges, held.source_ranges);
+            let after_rebuild = plan::plan(&mut rebuilt.clone(), &desired);
+            prop_assert!(after_rebuild.ops.is_empty(), "rebuilt: {:?}", after_rebuild.ops);
+        }
+    }
+
+    /// With too little room anywhere: what is there is whole, nobody gets in who may not, and all
+    /// comes right once there is room.
+    #[test]
+    fn full_maps_leave_a_whole_state_and_keep_closed(
+        states in collection::vec(collection::vec(drawn(), 0..7), 1..8),
+        kills in collection::vec(any::<Option<sample::Index>>(), 8),
+        services in 1_u32..12,
+        spans in 1_u32..16,
+        maglev in 0_u32..4096,
+        source_ranges in 0_u32..5,
+    ) {
+        let small =
+            Limits { services, endpoints: spans, maglev, source_ranges, ..Limits::default() };
+        let mut tables = Tables::new();
+        let mut datapath = FakeDatapath::new(small);
+        let mut held = Held::empty(small);
+        for (state, kill) in states.iter().zip(&kills) {
+            let desired = desired(state);
+            let before = Answers::of(&datapath);
+            let plan = plan::plan(&mut held, &desired);
+            prop_assert_eq!(plan.problems.is_empty(), plan.full.is_empty());
+            let killed_at = kill.map(|kill| kill.index(plan.ops.len() + 1));
+            let ops = &plan.ops[..killed_at.unwrap_or(plan.ops.len())];
+            run(&mut datapath, ops, &mut tables);
+            if killed_at.is_some() {
+                held = taken_over(&mut datapath, small);
+            } else {
+                let was: HashMap<_, _> =
+                    before.allowed.iter().map(|(to, from, allowed)| ((*to, *from), *allowed)).collect();
+                for (to, from, allowed) in Answers::of(&datapath).allowed {
+                    let answer = datapath.connect(to, Protocol::Tcp);
+                    let leads_nowhere = matches!(answer, Answer::Untouched | Answer::UnknownPort);
+                    let new = !was[&(to, from)] && allowed;
+                    prop_assert!(!new || leads_nowhere || is_allowed(&desired, from, to));
+                }
+                let again = plan::plan(&mut held.clone(), &desired);
+                let waits = again.ops.iter().filter(|op| **op == Op::WaitForReaders).count();
+                prop_assert!(plan.problems.is_empty() <= (again.ops.len() == waits));
+            }
         }
     }
 }
 
 #[test]
 fn a_full_map_is_a_problem_and_the_old_state_stays() {
-    let limits = Limits { services: 3, endpoints: 4 };
+    let limits = Limits { services: 3, endpoints: 4, ..limits() };
     let mut held = Held::empty(limits);
     let mut datapath = FakeDatapath::new(limits);
-    let one = (0, BTreeMap::from([(0, false)]), BTreeSet::from([1, 2]), BTreeSet::new(), false);
-    let big: BTreeSet<u8> = (0..5).collect();
-    let too_big = (0, BTreeMap::from([(0, false)]), big, BTreeSet::new(), false);
-    let other = (1, BTreeMap::from([(1, false)]), BTreeSet::from([3]), BTreeSet::new(), false);
-    for (state, field) in [(vec![one.clone()], ""), (vec![too_big], "--max-endpoints")] {
+    let cluster_ip = Frontend {
+        kind: FrontendKind::ClusterIp,
+        internal: Reach::Cluster,
+        external: Reach::Cluster,
+        restricted: false,
+    };
+    let drawn = |number: u8, all: BTreeSet<u8>| Drawn {
+        number,
+        addresses: BTreeMap::from([(number, cluster_ip)]),
+        all,
+        local: BTreeSet::new(),
+        affinity: false,
+        sources: BTreeSet::new(),
+    };
+    let one = drawn(0, BTreeSet::from([1, 2]));
+    let too_big = drawn(0, (0..5).collect());
+    let other = drawn(1, BTreeSet::from([3]));
+    for (state, full) in [
+        (vec![one.clone()], None),
+        (vec![too_big], Some(Limit::Endpoints)),
+        (vec![one, other], Some(Limit::Services)),
+    ] {
         let plan = plan::plan(&mut held, &desired(&state));
         plan.ops.iter().for_each(|op| datapath.execute(op).unwrap());
-        assert_eq!(plan.problems.iter().any(|p| p.message.contains(field)), !field.is_empty());
+        assert_eq!(plan.full, full.into_iter().collect());
+        let names_the_flag =
+            |limit: Limit| plan.problems.iter().any(|p| p.message.contains(limit.flag()));
+        assert_eq!(full.is_some_and(names_the_flag), full.is_some());
+        let kept = Answer::OneOf(endpoints(&BTreeSet::from([1, 2])));
+        assert_eq!(datapath.connect(at(0, 80), Protocol::Tcp), kept);
     }
-    let kept = Answer::OneOf(endpoints(&BTreeSet::from([1, 2])));
-    assert_eq!(datapath.connect(at(0, 80), Protocol::Tcp), kept);
-    let plan = plan::plan(&mut held, &desired(&[one, other]));
-    plan.ops.iter().for_each(|op| datapath.execute(op).unwrap());
-    assert!(plan.problems.iter().any(|p| p.message.contains("--max-services")));
-    assert_eq!(datapath.connect(at(0, 80), Protocol::Tcp), kept);
 }

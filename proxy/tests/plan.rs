@@ -2,24 +2,42 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use expect_test::{Expect, expect};
 use podium_proxy::{
     datapath::{Datapath as _, fake::FakeDatapath},
-    model::{Desired, ObjectName, PortName, Reach, ServicePort},
+    model::{Desired, Frontend, ObjectName, PortName, Reach, ServicePort},
     plan::{
         self, Op,
         held::{Held, Limits},
+        ranges,
     },
     trace,
 };
-use podium_proxy_ebpf::{AddressPort, Family, Protocol};
+use podium_proxy_ebpf::{
+    AddressPort, Endpoint, Family, FrontendKind, Protocol, SourceRange, flags,
+};
 
-const LIMITS: Limits = Limits { services: 8, endpoints: 6 };
+fn limits() -> Limits {
+    Limits { services: 8, endpoints: 6, maglev: 2048, source_ranges: 3, ..Limits::default() }
+}
 
 fn at(text: &str) -> AddressPort {
     AddressPort::from(text.parse::<SocketAddr>().unwrap())
+}
+
+fn elsewhere(text: &str) -> Endpoint {
+    Endpoint::new(&at(text), Endpoint::ELSEWHERE)
+}
+
+fn frontend(kind: FrontendKind) -> Frontend {
+    Frontend { kind, internal: Reach::Cluster, external: Reach::Cluster, restricted: false }
 }
 
 fn desired(ports: &[(&str, &str, &[&str])]) -> Desired {
@@ -34,10 +52,11 @@ fn desired(ports: &[(&str, &str, &[&str])]) -> Desired {
         desired.cluster_ips.insert(at(address).socket_addr().ip());
         let port = ServicePort {
             name: name.clone(),
-            addresses: BTreeMap::from([(at(address), Reach::Cluster)]),
-            endpoints: endpoints.iter().map(|endpoint| at(endpoint)).collect(),
+            addresses: BTreeMap::from([(at(address), frontend(FrontendKind::ClusterIp))]),
+            endpoints: endpoints.iter().map(|endpoint| elsewhere(endpoint)).collect(),
             local: Vec::new(),
             affinity_secs: 0,
+            source_ranges: BTreeSet::new(),
         };
         desired.ports.insert(name, Arc::new(port));
     }
@@ -47,8 +66,17 @@ fn desired(ports: &[(&str, &str, &[&str])]) -> Desired {
 fn line(op: &Op) -> String {
     match op {
         Op::WriteEndpoints { start, endpoints } => {
-            let shown: Vec<_> = endpoints.iter().map(|at| at.socket_addr().to_string()).collect();
+            let shown: Vec<_> =
+                endpoints.iter().map(|one| one.at().socket_addr().to_string()).collect();
             format!("write {start}+{}: {}", endpoints.len(), shown.join(" "))
+        }
+        Op::WriteMaglev { start, slots } => format!("write table {start}: {} slots", slots.len()),
+        Op::Renew { id } => format!("renew {id}"),
+        Op::AddSourceRange { range, prefix_len } => {
+            format!("allow id {} {}", range.service_id, shown_range(range, *prefix_len))
+        }
+        Op::RemoveSourceRange { range, prefix_len } => {
+            format!("disallow id {} {}", range.service_id, shown_range(range, *prefix_len))
         }
         Op::SetName { id, name } => {
             format!("name {id} {}", PortName::from_abi(name).unwrap())
@@ -58,19 +86,33 @@ fn line(op: &Op) -> String {
         Op::SetService { key, .. } if key.is_whole_address() => {
             format!("mark {}", key.socket_addr().ip())
         }
-        Op::SetService { key, entry } => format!(
-            "set {} -> id {} span {}+{}",
-            key.socket_addr(),
-            entry.id,
-            entry.endpoints.start,
-            entry.endpoints.len
-        ),
+        Op::SetService { key, entry } => {
+            let span = entry.endpoints;
+            let mut text = format!(
+                "set {} -> id {} span {}+{}",
+                key.socket_addr(),
+                entry.id,
+                span.start,
+                span.len
+            );
+            if entry.maglev.len > 0 {
+                write!(text, " table {}+{}", entry.maglev.start, entry.maglev.len).unwrap();
+            }
+            if entry.flags & flags::SOURCE_RANGES != 0 {
+                text.push_str(" restricted");
+            }
+            text
+        }
         Op::RemoveService { key } if key.is_whole_address() => {
             format!("unmark {}", key.socket_addr().ip())
         }
         Op::RemoveService { key } => format!("remove {}", key.socket_addr()),
         Op::WaitForReaders => "wait".to_owned(),
     }
+}
+
+fn shown_range(range: &SourceRange, prefix_len: u32) -> String {
+    ranges::from_abi(&(*range, prefix_len)).unwrap().to_string()
 }
 
 fn check(held: &mut Held, desired: &Desired, expected: Expect) {
@@ -82,7 +124,7 @@ fn check(held: &mut Held, desired: &Desired, expected: Expect) {
 
 #[test]
 fn a_service_comes_changes_and_goes() {
-    let mut held = Held::empty(LIMITS);
+    let mut held = Held::empty(limits());
     let web = "10.96.0.10:80";
     check(
         &mut held,
@@ -99,32 +141,35 @@ fn a_service_comes_changes_and_goes() {
         &mut held,
         &desired(&[("web", web, &["10.0.0.2:8080"])]),
         expect![[r#"
-        write 2+1: 10.0.0.2:8080
-        set 10.96.0.10:80 -> id 0 span 2+1
-    "#]],
+            write 2+1: 10.0.0.2:8080
+            set 10.96.0.10:80 -> id 0 span 2+1
+            renew 0
+        "#]],
     );
     check(&mut held, &desired(&[("web", web, &["10.0.0.2:8080"])]), expect![[""]]);
     check(
         &mut held,
         &desired(&[("web", web, &[])]),
         expect![[r#"
-        set 10.96.0.10:80 -> id 0 span 0+0
-    "#]],
+            set 10.96.0.10:80 -> id 0 span 0+0
+            renew 0
+        "#]],
     );
     check(
         &mut held,
         &desired(&[]),
         expect![[r#"
-        remove 10.96.0.10:80
-        unmark 10.96.0.10
-        unname 0
-    "#]],
+            remove 10.96.0.10:80
+            unmark 10.96.0.10
+            renew 0
+            unname 0
+        "#]],
     );
 }
 
 #[test]
 fn room_is_given_out_again_only_after_a_wait() {
-    let mut held = Held::empty(LIMITS);
+    let mut held = Held::empty(limits());
     let three = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"];
     let web = "10.96.0.10:80";
     check(
@@ -142,24 +187,26 @@ fn room_is_given_out_again_only_after_a_wait() {
         &mut held,
         &desired(&[("web", web, &three[..2])]),
         expect![[r#"
-        write 3+2: 10.0.0.1:1 10.0.0.2:1
-        set 10.96.0.10:80 -> id 0 span 3+2
-    "#]],
+            write 3+2: 10.0.0.1:1 10.0.0.2:1
+            set 10.96.0.10:80 -> id 0 span 3+2
+            renew 0
+        "#]],
     );
     check(
         &mut held,
         &desired(&[("web", web, &three)]),
         expect![[r#"
-        wait
-        write 0+3: 10.0.0.1:1 10.0.0.2:1 10.0.0.3:1
-        set 10.96.0.10:80 -> id 0 span 0+3
-    "#]],
+            wait
+            write 0+3: 10.0.0.1:1 10.0.0.2:1 10.0.0.3:1
+            set 10.96.0.10:80 -> id 0 span 0+3
+            renew 0
+        "#]],
     );
 }
 
 #[test]
 fn an_address_changes_hands_in_one_step() {
-    let mut held = Held::empty(LIMITS);
+    let mut held = Held::empty(limits());
     let web = "10.96.0.10:80";
     check(
         &mut held,
@@ -176,18 +223,19 @@ fn an_address_changes_hands_in_one_step() {
         &mut held,
         &desired(&[("new", web, &["10.0.0.2:1"])]),
         expect![[r#"
-        write 1+1: 10.0.0.2:1
-        reset 1
-        name 1 default/new
-        set 10.96.0.10:80 -> id 1 span 1+1
-        unname 0
-    "#]],
+            write 1+1: 10.0.0.2:1
+            reset 1
+            name 1 default/new
+            set 10.96.0.10:80 -> id 1 span 1+1
+            renew 0
+            unname 0
+        "#]],
     );
 }
 
 #[test]
 fn traces_say_why() {
-    let (mut held, mut datapath) = (Held::empty(LIMITS), FakeDatapath::new(LIMITS));
+    let (mut held, mut datapath) = (Held::empty(limits()), FakeDatapath::new(limits()));
     let two = desired(&[
         ("web", "10.96.0.10:80", &["10.0.0.1:8080", "10.0.0.2:8080"]),
         ("none", "10.96.0.11:80", &[]),
@@ -231,5 +279,4 @@ fn traces_say_why() {
     "#]]
     .assert_eq(&text);
     assert!("10.96.0.10".parse::<trace::Target>().is_err());
-    assert!("10.96.0.10:80/sctp".parse::<trace::Target>().is_err());
 }

@@ -2,15 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
 use podium_proxy_ebpf::{
-    AddressPort, Endpoint, FrontendKind, Protocol, ServiceEntry, ServiceKey, ServiceName,
-    SourceRange, Span, flags, maps,
+    AddressPort, Endpoint, FrontendKind, Protocol, ServiceEntry, ServiceKey, ServiceName, Span,
+    address, choice, flags, maps,
 };
 
-use super::spans::{Ids, Spans};
+use super::{
+    Op, maglev,
+    ranges::{self, RangeKey},
+    spans::{Ids, Spans},
+    whole_address_entry,
+};
 use crate::model::{Frontend, PortName, Reach, ServicePort};
 
 /// Sizes of the maps.
@@ -54,7 +60,7 @@ pub struct Snapshot {
     /// The names map.
     pub names: Vec<(u32, ServiceName)>,
     /// The source ranges, with their prefix lengths.
-    pub source_ranges: Vec<(SourceRange, u32)>,
+    pub source_ranges: Vec<RangeKey>,
     /// The elements of every span that an entry refers to.
     pub spans: BTreeMap<Span, Vec<Endpoint>>,
 }
@@ -68,8 +74,28 @@ pub struct HeldPort {
     pub endpoints: Span,
     /// Where those of this node are.
     pub local: Span,
+    /// Its table for the consistent choice, as entries refer to it.
+    pub maglev: Span,
+    /// What the trie holds for it.
+    pub source_ranges: BTreeSet<RangeKey>,
     /// What was put there.
     pub content: Arc<ServicePort>,
+    /// Whether all of that was; else the next plan tries again.
+    pub settled: bool,
+}
+
+/// A part of one of the arrays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Of the endpoints.
+    Endpoints(Span),
+    /// Of the tables for the consistent choice: start block and number of slots.
+    Maglev(Span),
+}
+
+/// The blocks of a table's slots.
+pub const fn blocks(table: Span) -> Span {
+    Span { start: table.start, len: choice::maglev_blocks(table.len) }
 }
 
 /// Everything the kernel holds.
@@ -81,12 +107,29 @@ pub struct Held {
     pub entries: HashMap<ServiceKey, ServiceEntry>,
     /// The ports behind the ids.
     pub ports: BTreeMap<PortName, HeldPort>,
+    /// The ClusterIPs that are marked as such.
+    pub cluster_ips: BTreeSet<IpAddr>,
     /// Room for endpoints.
     pub spans: Spans,
+    /// Room for tables, in blocks.
+    pub maglev: Spans,
+    /// Elements of the trie of source ranges.
+    pub source_ranges: u32,
     /// Free ids.
     pub ids: Ids,
-    /// Spans that only leftovers of an interrupted change refer to; the next plan ends them.
-    pub leftover: Vec<Span>,
+    /// What an interrupted change left; the next plan ends it.
+    pub leftover: Leftover,
+}
+
+/// What fits nothing else.
+#[derive(Clone, Debug, Default)]
+pub struct Leftover {
+    /// Entries that no port counts as its own.
+    pub keys: Vec<ServiceKey>,
+    /// What only these refer to.
+    pub rooms: Vec<Room>,
+    /// Ranges of an id that has no name.
+    pub ranges: Vec<RangeKey>,
 }
 
 impl Held {
@@ -96,9 +139,12 @@ impl Held {
             limits,
             entries: HashMap::new(),
             ports: BTreeMap::new(),
+            cluster_ips: BTreeSet::new(),
             spans: Spans::new(limits.endpoints),
+            maglev: Spans::new(limits.maglev),
+            source_ranges: 0,
             ids: Ids::new(limits.services),
-            leftover: Vec::new(),
+            leftover: Leftover::default(),
         }
     }
 
@@ -109,9 +155,18 @@ impl Held {
         let mut by_id: HashMap<u32, Vec<(ServiceKey, ServiceEntry)>> = HashMap::new();
         for (key, entry) in &snapshot.services {
             held.entries.insert(*key, *entry);
-            if !key.is_whole_address() && entry.sealed == entry.seal(key) {
+            if key.is_whole_address() && *entry == whole_address_entry(key) {
+                held.cluster_ips.insert(address::unmap(key.ip));
+            } else if !key.is_whole_address() && entry.sealed == entry.seal(key) {
                 by_id.entry(entry.id).or_default().push((*key, *entry));
+            } else {
+                held.leftover.keys.push(*key);
             }
+        }
+        let mut ranges: HashMap<u32, BTreeSet<RangeKey>> = HashMap::new();
+        for range in &snapshot.source_ranges {
+            held.source_ranges += 1;
+            ranges.entry(range.0.service_id).or_default().insert(*range);
         }
         for (id, name) in &snapshot.names {
             let Some(name) = PortName::from_abi(name) else {
@@ -120,14 +175,18 @@ impl Held {
             if held.ports.contains_key(&name) || !held.ids.reserve(*id) {
                 continue;
             }
-            let entries = by_id.remove(id).unwrap_or_default();
-            let port = held.rebuild_port(*id, &name, &entries, snapshot);
+            let mut entries = by_id.remove(id).unwrap_or_default();
+            // Of an interrupted change, the same half wins each time.
+            entries.sort_by_key(|(key, _)| *key);
+            let ranges = ranges.remove(id).unwrap_or_default();
+            let port = held.rebuild_port(*id, &name, &entries, ranges, snapshot);
             held.ports.insert(name, port);
         }
-        // Entries of ids that have no name: nobody's.
-        for (_, entry) in by_id.into_values().flatten() {
-            held.keep_leftover(entry);
+        // Entries and ranges of ids that have no name: nobody's.
+        for (key, entry) in by_id.into_values().flatten() {
+            held.keep_leftover(key, entry);
         }
+        held.leftover.ranges.extend(ranges.into_values().flatten());
         held
     }
 
@@ -136,6 +195,7 @@ impl Held {
         id: u32,
         name: &PortName,
         entries: &[(ServiceKey, ServiceEntry)],
+        source_ranges: BTreeSet<RangeKey>,
         snapshot: &Snapshot,
     ) -> HeldPort {
         let mut port = ServicePort {
@@ -144,57 +204,87 @@ impl Held {
             endpoints: Vec::new(),
             local: Vec::new(),
             affinity_secs: 0,
-            source_ranges: BTreeSet::new(),
+            source_ranges: source_ranges.iter().filter_map(ranges::from_abi).collect(),
         };
-        let mut held = HeldPort {
-            id,
-            endpoints: Span::default(),
-            local: Span::default(),
-            content: Arc::new(port.clone()),
-        };
-        let Some((_, first)) = entries.first().copied() else {
-            return held;
-        };
-        port.affinity_secs = first.affinity_secs;
-        if self.spans.reserve(first.endpoints) {
-            held.endpoints = first.endpoints;
-            port.endpoints = snapshot.spans.get(&first.endpoints).cloned().unwrap_or_default();
-        }
-        if self.spans.reserve(first.local) {
-            held.local = first.local;
-            port.local = snapshot.spans.get(&first.local).cloned().unwrap_or_default();
+        let (mut endpoints, mut local, mut table) =
+            (Span::default(), Span::default(), Span::default());
+        if let Some((_, first)) = entries.first() {
+            port.affinity_secs = first.affinity_secs;
+            if self.spans.reserve(first.endpoints) {
+                endpoints = first.endpoints;
+                port.endpoints = snapshot.spans.get(&endpoints).cloned().unwrap_or_default();
+            }
+            if self.spans.reserve(first.local) {
+                local = first.local;
+                port.local = snapshot.spans.get(&local).cloned().unwrap_or_default();
+            }
+            if first.maglev.len == maglev::slots(&port.endpoints)
+                && self.maglev.reserve(blocks(first.maglev))
+            {
+                table = first.maglev;
+            }
         }
         for (key, entry) in entries {
-            let same = entry.endpoints == held.endpoints
-                && entry.local == held.local
+            let same = entry.endpoints == endpoints
+                && entry.local == local
+                && entry.maglev == table
                 && entry.affinity_secs == port.affinity_secs;
-            if same && let Some(frontend) = frontend(entry.flags) {
+            if same && let Some(frontend) = frontend_of(entry.flags) {
                 port.addresses.insert(AddressPort::new(key.ip, key.port), frontend);
             } else {
                 // Left out of the content, so that the port is placed anew.
-                self.keep_leftover(*entry);
+                self.keep_leftover(*key, *entry);
             }
         }
-        held.content = Arc::new(port);
-        held
+        let settled = table.len == wanted_slots(&port);
+        let content = Arc::new(port);
+        HeldPort { id, endpoints, local, maglev: table, source_ranges, content, settled }
     }
 
-    fn keep_leftover(&mut self, entry: ServiceEntry) {
+    fn keep_leftover(&mut self, key: ServiceKey, entry: ServiceEntry) {
+        self.leftover.keys.push(key);
         for span in [entry.endpoints, entry.local] {
             if self.spans.reserve(span) {
-                self.leftover.push(span);
+                self.leftover.rooms.push(Room::Endpoints(span));
             }
         }
+        if self.maglev.reserve(blocks(entry.maglev)) {
+            self.leftover.rooms.push(Room::Maglev(entry.maglev));
+        }
+    }
+
+    /// Gives a part of an array up.
+    pub fn rest(&mut self, room: Room) {
+        match room {
+            Room::Endpoints(span) => self.spans.rest(span),
+            Room::Maglev(table) => self.maglev.rest(blocks(table)),
+        }
+    }
+
+    /// Makes the flows of every port look their endpoint up again: what an agent that was stopped
+    /// between a change and its [`Op::Renew`] owes them. For whoever has just rebuilt this.
+    pub fn renewals(&self) -> impl Iterator<Item = Op> {
+        self.ports.values().map(|port| Op::Renew { id: port.id })
     }
 
     /// Elements of the endpoints array in use.
     pub fn endpoints_used(&self) -> u32 {
         self.limits.endpoints - self.spans.free_len()
     }
+
+    /// Blocks of the array of tables in use.
+    pub fn maglev_used(&self) -> u32 {
+        self.limits.maglev - self.maglev.free_len()
+    }
+}
+
+/// How many slots the table of a port shall have.
+pub fn wanted_slots(port: &ServicePort) -> u32 {
+    if port.is_consistent() { maglev::slots(&port.endpoints) } else { 0 }
 }
 
 /// What an entry's flags say of its address.
-fn frontend(bits: u32) -> Option<Frontend> {
+pub fn frontend_of(bits: u32) -> Option<Frontend> {
     let reach = |bit| if bits & bit == 0 { Reach::Cluster } else { Reach::Node };
     Some(Frontend {
         kind: FrontendKind::from_flags(bits)?,
