@@ -63,10 +63,16 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// Say what a connection would get, and why.
+    /// Say what a connection or a packet would get, and why.
     Trace {
-        /// ADDRESS:PORT, with /udp for UDP.
+        /// ADDRESS:PORT, with /udp or /sctp for these.
         target: trace::Target,
+        /// Where it comes from.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        from: Option<SocketAddr>,
+        /// How it comes to this node.
+        #[arg(long, value_enum, default_value_t)]
+        via: trace::Via,
         #[command(flatten)]
         pins: PinArgs,
     },
@@ -206,7 +212,9 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run(&args),
         Command::Status { pins, output } => show_status(&pins, output),
-        Command::Trace { target, pins } => show_trace(&pins, target),
+        Command::Trace { target, from, via, pins } => {
+            show_trace(&pins, trace::Query { target, from, via })
+        }
         Command::Cleanup { pins } => cleanup(&pins),
     };
     match result {
@@ -334,11 +342,11 @@ fn show_status(pins: &PinArgs, output: Output) -> Result<()> {
     Ok(())
 }
 
-fn show_trace(pins: &PinArgs, target: trace::Target) -> Result<()> {
+fn show_trace(pins: &PinArgs, query: trace::Query) -> Result<()> {
     let datapath = kernel::KernelDatapath::open_current(&PinDir::new(&pins.pin_dir))?;
     let snapshot = datapath.snapshot()?;
     let held = Held::rebuild(&snapshot, datapath.limits());
-    print!("{}", trace::trace(&snapshot, &held, target));
+    print!("{}", trace::trace(&snapshot, &held, &datapath.config()?, query));
     Ok(())
 }
 

@@ -146,17 +146,24 @@ pub struct Plan {
 pub fn plan(held: &mut Held, desired: &Desired) -> Plan {
     let changes = Changes::between(held, desired);
     let mut planner = Planner {
-        giving_away: changes.giving_away(held),
+        giving_away: HashSet::new(),
+        given_away: HashSet::new(),
         held,
         plan: Plan::default(),
         retired: Vec::new(),
         retired_ranges: BTreeSet::new(),
         stale: BTreeSet::new(),
     };
+    (planner.given_away, planner.giving_away) = changes.given_away(planner.held);
     planner.remove_unwanted(desired, &changes);
     planner.drop_ports(&changes.gone, false);
-    for (name, port) in &changes.placed {
-        planner.place(name, port);
+    // Who takes an address over goes before who gives it away, as far as they do not do both.
+    for giving in [false, true] {
+        for (name, port) in &changes.placed {
+            if planner.is_giving_away(&changes, name) == giving {
+                planner.place(name, port);
+            }
+        }
     }
     planner.mark_cluster_ips(desired);
     planner.drop_ports(&changes.gone, true);
@@ -199,6 +206,8 @@ struct Planner<'a> {
     plan: Plan,
     /// Ids of which an address goes over to another port: their lists are read until that is done.
     giving_away: HashSet<u32>,
+    /// These addresses.
+    given_away: HashSet<ServiceKey>,
     /// What may rest only when every operation of this plan is done.
     retired: Vec<Room>,
     /// Source ranges that may go only then.
@@ -215,6 +224,10 @@ impl Planner<'_> {
     fn problem(&mut self, limit: Limit, object: String, message: String) {
         self.plan.full.insert(limit);
         self.plan.problems.push(Problem { object, field: String::new(), message });
+    }
+
+    fn is_giving_away(&self, changes: &Changes<'_>, name: &PortName) -> bool {
+        changes.id_of(name).is_some_and(|id| self.giving_away.contains(&id))
     }
 
     fn remove_entry(&mut self, key: ServiceKey) {

@@ -93,6 +93,14 @@ impl KernelDatapath {
         })
     }
 
+    /// What the programs are told about their node.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn config(&self) -> Result<Config, Error> {
+        self.config.get(&0, 0).map_err(Error::map("read", CONFIG))
+    }
+
     /// Sizes of the maps.
     pub const fn limits(&self) -> Limits {
         self.limits

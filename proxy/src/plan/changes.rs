@@ -18,6 +18,8 @@ pub struct Changes<'a> {
     pub placed: Vec<(&'a PortName, &'a Arc<ServicePort>)>,
     /// Held, but not wanted.
     pub gone: Vec<PortName>,
+    /// The ids of `placed` that have one.
+    ids: HashMap<&'a PortName, u32>,
     /// The addresses of `placed`, with the id that the port has already.
     wanted: HashMap<ServiceKey, Option<u32>>,
 }
@@ -26,7 +28,12 @@ impl<'a> Changes<'a> {
     /// Compares both. What is the same in content is held by the newer pointer from now on, so that
     /// the next comparison is quick.
     pub fn between(held: &mut Held, desired: &'a Desired) -> Self {
-        let mut changes = Self { placed: Vec::new(), gone: Vec::new(), wanted: HashMap::new() };
+        let mut changes = Self {
+            placed: Vec::new(),
+            gone: Vec::new(),
+            ids: HashMap::new(),
+            wanted: HashMap::new(),
+        };
         let mut kept = held.ports.iter_mut().peekable();
         for (name, port) in &desired.ports {
             while let Some((gone, _)) = kept.next_if(|(held, _)| *held < name) {
@@ -43,12 +50,18 @@ impl<'a> Changes<'a> {
                     let keys = port.addresses.keys();
                     let keys = keys.map(|at| (ServiceKey::new(at, name.protocol), id));
                     changes.wanted.extend(keys);
+                    changes.ids.extend(id.map(|id| (name, id)));
                     changes.placed.push((name, port));
                 }
             }
         }
         changes.gone.extend(kept.map(|(name, _)| name.clone()));
         changes
+    }
+
+    /// The id that a port to be placed had before this plan.
+    pub fn id_of(&self, name: &PortName) -> Option<u32> {
+        self.ids.get(name).copied()
     }
 
     /// Whether one of the ports to be placed has this address.
@@ -75,13 +88,13 @@ impl<'a> Changes<'a> {
         keys
     }
 
-    /// The ids of which an address goes over to another port.
-    pub fn giving_away(&self, held: &Held) -> HashSet<u32> {
+    /// The addresses that go over from one port to another, and the ids that they go from.
+    pub fn given_away(&self, held: &Held) -> (HashSet<ServiceKey>, HashSet<u32>) {
         (self.wanted.iter())
             .filter_map(|(key, owner)| {
                 let id = held.entries.get(key)?.id;
-                (*owner != Some(id)).then_some(id)
+                (*owner != Some(id)).then_some((*key, id))
             })
-            .collect()
+            .unzip()
     }
 }

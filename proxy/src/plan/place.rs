@@ -11,7 +11,7 @@ use super::{
     ranges::{self, RangeKey},
     sealed,
 };
-use crate::model::{PortName, ServicePort};
+use crate::model::{Frontend, PortName, ServicePort};
 
 impl Planner<'_> {
     pub(super) fn place(&mut self, name: &PortName, port: &Arc<ServicePort>) {
@@ -95,7 +95,8 @@ impl Planner<'_> {
         })
     }
 
-    /// Points every address of the port at what was prepared.
+    /// Points every address of the port at what was prepared: first those it has already, so that
+    /// ranges it is to lose are gone before it takes others over.
     fn swing(
         &mut self,
         name: &PortName,
@@ -103,45 +104,81 @@ impl Planner<'_> {
         old: Option<HeldPort>,
         new: HeldPort,
     ) {
+        let (own, taken): (Vec<_>, Vec<_>) = (port.addresses.iter())
+            .map(|(at, frontend)| (ServiceKey::new(at, name.protocol), frontend))
+            .partition(|(key, _)| {
+                self.held.entries.get(key).is_some_and(|entry| entry.id == new.id)
+            });
         let mut is_opened = false;
-        for (address, frontend) in &port.addresses {
-            let key = ServiceKey::new(address, name.protocol);
-            let entry = sealed(
-                &key,
-                ServiceEntry {
-                    id: new.id,
-                    flags: entry_flags(frontend),
-                    affinity_secs: port.affinity_secs,
-                    endpoints: new.endpoints,
-                    local: new.local,
-                    maglev: new.maglev,
-                    sealed: 0,
-                },
-            );
-            let before = self.held.entries.insert(key, entry);
-            if before == Some(entry) {
-                continue;
-            }
-            self.push(Op::SetService { key, entry });
-            let Some(before) = before else {
-                continue;
-            };
-            is_opened |= before.flags & !entry.flags & flags::SOURCE_RANGES != 0;
-            if leads_elsewhere(&before, &entry) {
-                self.stale.insert(before.id);
-            }
+        for (key, frontend) in own {
+            is_opened |= self.set(key, frontend, &new);
+        }
+        if let Some(old) = &old {
+            let takes_restricted = taken.iter().any(|(_, frontend)| frontend.restricted);
+            self.end_ranges(old, &new, is_opened, takes_restricted);
+        }
+        for (key, frontend) in taken {
+            self.set(key, frontend, &new);
         }
         if self.stale.remove(&new.id) {
             self.push(Op::Renew { id: new.id });
         }
         if let Some(old) = old {
-            self.end(&old, &new, is_opened);
+            self.end(&old, &new);
         }
         self.held.ports.insert(name.clone(), new);
     }
 
+    /// Points one address at the lists of a port; tells whether it let in only some before.
+    fn set(&mut self, key: ServiceKey, frontend: &Frontend, port: &HeldPort) -> bool {
+        let entry = sealed(
+            &key,
+            ServiceEntry {
+                id: port.id,
+                flags: entry_flags(frontend),
+                affinity_secs: port.content.affinity_secs,
+                endpoints: port.endpoints,
+                local: port.local,
+                maglev: port.maglev,
+                sealed: 0,
+            },
+        );
+        let before = self.held.entries.insert(key, entry);
+        if before == Some(entry) {
+            return false;
+        }
+        self.push(Op::SetService { key, entry });
+        let Some(before) = before else {
+            return false;
+        };
+        if leads_elsewhere(&before, &entry) {
+            self.stale.insert(before.id);
+        }
+        before.flags & !entry.flags & flags::SOURCE_RANGES != 0
+    }
+
+    fn end_ranges(
+        &mut self,
+        old: &HeldPort,
+        new: &HeldPort,
+        is_opened: bool,
+        takes_restricted: bool,
+    ) {
+        let ended: BTreeSet<RangeKey> =
+            old.source_ranges.difference(&new.source_ranges).copied().collect();
+        if self.giving_away.contains(&old.id) && !takes_restricted {
+            self.retired_ranges.extend(ended);
+        } else if !ended.is_empty() {
+            if is_opened {
+                // Whoever found the entry a moment ago must still find the ranges.
+                self.wait();
+            }
+            self.remove_ranges(&ended);
+        }
+    }
+
     /// Gives up what the port does not refer to any more.
-    fn end(&mut self, old: &HeldPort, new: &HeldPort, is_opened: bool) {
+    fn end(&mut self, old: &HeldPort, new: &HeldPort) {
         for (before, after, room) in [
             (old.endpoints, new.endpoints, Room::Endpoints(old.endpoints)),
             (old.local, new.local, Room::Endpoints(old.local)),
@@ -155,17 +192,6 @@ impl Planner<'_> {
             } else {
                 self.held.rest(room);
             }
-        }
-        let ended: BTreeSet<RangeKey> =
-            old.source_ranges.difference(&new.source_ranges).copied().collect();
-        if self.giving_away.contains(&old.id) {
-            self.retired_ranges.extend(ended);
-        } else if !ended.is_empty() {
-            if is_opened {
-                // Whoever found the entry a moment ago must still find the ranges.
-                self.wait();
-            }
-            self.remove_ranges(&ended);
         }
     }
 
@@ -304,12 +330,31 @@ impl Planner<'_> {
     }
 
     fn add_ranges(&mut self, wanted: &BTreeSet<RangeKey>, old: Option<&HeldPort>) {
+        if let Some(old) = old
+            && self.giving_away.contains(&old.id)
+            && !wanted.is_subset(&old.source_ranges)
+        {
+            self.close_given_away(old);
+        }
         for (range, prefix_len) in wanted {
             if old.is_some_and(|old| old.source_ranges.contains(&(*range, *prefix_len))) {
                 continue;
             }
             self.held.source_ranges += 1;
             self.push(Op::AddSourceRange { range: *range, prefix_len: *prefix_len });
+        }
+    }
+
+    /// Two ports exchange addresses, and more sources are to be let in to one of them: not to the
+    /// address that it still has. That leads nowhere until its new owner takes it.
+    fn close_given_away(&mut self, old: &HeldPort) {
+        for address in old.content.addresses.keys() {
+            let key = ServiceKey::new(address, old.content.name.protocol);
+            let is_restricted = (self.held.entries.get(&key))
+                .is_some_and(|entry| entry.id == old.id && entry.flags & flags::SOURCE_RANGES != 0);
+            if is_restricted && self.given_away.contains(&key) {
+                self.remove_entry(key);
+            }
         }
     }
 

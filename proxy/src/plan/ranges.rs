@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use podium_proxy_ebpf::{SourceRange, address};
+use podium_proxy_ebpf::{Cidr, SourceRange, address};
 
 use crate::model::ServicePort;
 
@@ -43,6 +43,13 @@ pub fn from_abi((range, prefix_len): &RangeKey) -> Option<IpNet> {
             Ipv6Net::new(Ipv6Addr::from_octets(range.ip), len).ok().map(IpNet::V6)
         }
     }
+}
+
+/// Whether an address is in one of the ranges.
+pub fn allow(ranges: &BTreeSet<RangeKey>, ip: &[u8; 16]) -> bool {
+    ranges.iter().any(|(range, prefix_len)| {
+        *prefix_len == 0 || Cidr { ip: range.ip, prefix_len: *prefix_len }.contains(ip)
+    })
 }
 
 #[cfg(test)]
