@@ -307,7 +307,10 @@ fn at_node(endpoint: &Endpoint) -> Endpoint {
 fn tables_are_written_anew_only_for_another_list() {
     let mut held = Held::empty(limits());
     let two = ["10.0.0.1:1", "10.0.0.2:1"];
-    check(&mut held, &load_balancer(&two, &[]), expect![[r#"
+    check(
+        &mut held,
+        &load_balancer(&two, &[]),
+        expect![[r#"
         write 0+2: 10.0.0.1:1 10.0.0.2:1
         write 2+1: 10.0.0.1:1
         reset 0
@@ -317,13 +320,21 @@ fn tables_are_written_anew_only_for_another_list() {
         set 10.96.0.10:80 -> id 0 span 0+2 table 0+4093
         set 203.0.113.1:80 -> id 0 span 0+2 table 0+4093
         mark 10.96.0.10
-    "#]]);
-    check(&mut held, &load_balancer(&two, &["192.0.2.0/24"]), expect![[r#"
+    "#]],
+    );
+    check(
+        &mut held,
+        &load_balancer(&two, &["192.0.2.0/24"]),
+        expect![[r#"
         allow id 0 192.0.2.0/24
         set 203.0.113.1:80 -> id 0 span 0+2 table 0+4093 restricted
         renew 0
-    "#]]);
-    check(&mut held, &load_balancer(&["10.0.0.1:1", "10.0.0.3:1"], &[]), expect![[r#"
+    "#]],
+    );
+    check(
+        &mut held,
+        &load_balancer(&["10.0.0.1:1", "10.0.0.3:1"], &[]),
+        expect![[r#"
         write 3+2: 10.0.0.1:1 10.0.0.3:1
         write table 1024: 4093 slots
         set 10.0.0.1:30080 -> id 0 span 3+2 table 1024+4093
@@ -332,21 +343,29 @@ fn tables_are_written_anew_only_for_another_list() {
         wait
         disallow id 0 192.0.2.0/24
         renew 0
-    "#]]);
-    check(&mut held, &load_balancer(&["10.0.0.1:1"], &[]), expect![[r#"
+    "#]],
+    );
+    check(
+        &mut held,
+        &load_balancer(&["10.0.0.1:1"], &[]),
+        expect![[r#"
         write 5+1: 10.0.0.1:1
         set 10.0.0.1:30080 -> id 0 span 5+1
         set 10.96.0.10:80 -> id 0 span 5+1
         set 203.0.113.1:80 -> id 0 span 5+1
         renew 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn source_ranges_are_there_before_and_gone_after_who_needs_them() {
     let mut held = Held::empty(limits());
     let one = ["10.0.0.1:1"];
-    check(&mut held, &load_balancer(&one, &["192.0.2.0/24"]), expect![[r#"
+    check(
+        &mut held,
+        &load_balancer(&one, &["192.0.2.0/24"]),
+        expect![[r#"
         write 0+1: 10.0.0.1:1
         write 1+1: 10.0.0.1:1
         reset 0
@@ -356,27 +375,39 @@ fn source_ranges_are_there_before_and_gone_after_who_needs_them() {
         set 10.96.0.10:80 -> id 0 span 0+1
         set 203.0.113.1:80 -> id 0 span 0+1 restricted
         mark 10.96.0.10
-    "#]]);
+    "#]],
+    );
     let others = ["192.0.2.0/25", "198.51.100.0/24"];
-    check(&mut held, &load_balancer(&one, &others), expect![[r#"
+    check(
+        &mut held,
+        &load_balancer(&one, &others),
+        expect![[r#"
         allow id 0 192.0.2.0/25
         allow id 0 198.51.100.0/24
         disallow id 0 192.0.2.0/24
-    "#]]);
-    check(&mut held, &load_balancer(&one, &[]), expect![[r#"
+    "#]],
+    );
+    check(
+        &mut held,
+        &load_balancer(&one, &[]),
+        expect![[r#"
         set 203.0.113.1:80 -> id 0 span 0+1
         wait
         disallow id 0 192.0.2.0/25
         disallow id 0 198.51.100.0/24
         renew 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn source_ranges_without_room_keep_the_address_closed() {
     let mut held = Held::empty(limits());
     let one = ["10.0.0.1:1"];
-    check(&mut held, &load_balancer(&one, &[]), expect![[r#"
+    check(
+        &mut held,
+        &load_balancer(&one, &[]),
+        expect![[r#"
         write 0+1: 10.0.0.1:1
         write 1+1: 10.0.0.1:1
         reset 0
@@ -385,14 +416,16 @@ fn source_ranges_without_room_keep_the_address_closed() {
         set 10.96.0.10:80 -> id 0 span 0+1
         set 203.0.113.1:80 -> id 0 span 0+1
         mark 10.96.0.10
-    "#]]);
+    "#]],
+    );
     let four = ["192.0.2.0/26", "192.0.2.64/26", "192.0.2.128/26", "198.51.100.0/24"];
     let plan = plan::plan(&mut held, &load_balancer(&one, &four));
     let text: String = plan.ops.iter().map(|op| line(op) + "\n").collect();
     expect![[r#"
         set 203.0.113.1:80 -> id 0 span 0+1 restricted
         renew 0
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
     assert_eq!(plan.full, BTreeSet::from([Limit::SourceRanges]));
     expect!["Service default/web: the map of source ranges is full: raise --max-source-ranges; its old state stays"].assert_eq(&plan.problems[0].to_string());
 }
@@ -412,7 +445,8 @@ fn tables_without_room_leave_the_service_working() {
         set 10.96.0.10:80 -> id 0 span 0+2
         set 203.0.113.1:80 -> id 0 span 0+2
         mark 10.96.0.10
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
     assert_eq!(plan.full, BTreeSet::from([Limit::Maglev]));
     expect!["Service default/web: no room for its table of the consistent choice: raise --max-maglev-blocks; until then more flows from outside than need to move when its endpoints change"].assert_eq(&plan.problems[0].to_string());
     let again = plan::plan(&mut held, &all);
