@@ -17,7 +17,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 pub use follow::{Devices, Handle};
-pub use places::{Error, Programs, cleanup};
+pub use places::{Error, OnDevice, Programs, attached, cleanup};
 
 /// What the command line says about devices.
 #[derive(Args, Clone, Debug, Default)]

@@ -303,6 +303,47 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A program on a device, for people to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnDevice {
+    /// Name of the device; its index where that is gone.
+    pub device: String,
+    /// `tcx_ingress`, `clsact_egress`, `xdp_native` …
+    pub hook: &'static str,
+    /// Id of the program, for bpftool.
+    pub program_id: u32,
+    /// Whether the device still exists, and nobody took the program off it.
+    pub attached: bool,
+}
+
+/// Every program of ours on a device of this network namespace, and the links left of others.
+///
+/// # Errors
+/// If pins or filters cannot be read.
+pub fn attached(links: &Path) -> Result<Vec<OnDevice>, Error> {
+    let mut socket = Socket::open().map_err(Error::netlink("open a netlink socket"))?;
+    let filters =
+        clsact::filters(&mut socket).map_err(Error::netlink("list filters of devices"))?;
+    let linked = links::attached_devices(links)?.into_iter().map(|link| OnDevice {
+        device: device_name(link.ifindex),
+        hook: link.hook.name(),
+        program_id: link.program_id,
+        attached: link.attached,
+    });
+    let filtering = filters.iter().map(|filter| OnDevice {
+        device: device_name(filter.ifindex),
+        hook: filter.direction.name(),
+        program_id: filter.program_id,
+        attached: true,
+    });
+    Ok(linked.chain(filtering).collect())
+}
+
+fn device_name(index: u32) -> String {
+    let name = if_indextoname(index);
+    name.map_or_else(|_| index.to_string(), |name| name.to_string_lossy().into_owned())
+}
+
 /// Takes every program of ours off every device of this network namespace. Returns whether there
 /// was any.
 ///

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use podium_proxy::{
     datapath::links::DeviceHook::{TcxEgress, TcxIngress},
     devices,
@@ -35,6 +36,44 @@ fn kernel_programs_are_on_the_devices() {
     assert_eq!(namespace.program(TcxEgress, "eth0"), "egress");
     assert_eq!(namespace.program(TcxIngress, "pod0"), "pod_ingress");
     assert_eq!(namespace.program(TcxEgress, "pod0"), "egress");
+}
+
+#[test]
+fn kernel_taps_and_ports_of_bridges_lead_to_pods() {
+    let namespace = Namespace::new("taps");
+    node();
+    ip("tuntap add tap0 mode tap");
+    ip("tuntap add tun0 mode tun");
+    ip("link add cni0 type bridge");
+    ip("link set pod0 master cni0");
+    ip("link add br0 type bridge");
+    ip("link add eth1 type ifb");
+    ip("link set inside master br0");
+    let _handle = namespace.start("--uplinks eth0,br0");
+    for device in ["tap0", "cni0", "pod0"] {
+        assert_eq!(namespace.program(TcxIngress, device), "pod_ingress", "{device}");
+    }
+    assert_eq!(namespace.program(TcxIngress, "br0"), "uplink_ingress");
+    for device in ["tun0", "eth1", "inside", "lo"] {
+        assert_eq!(namespace.link(TcxIngress, device), None, "{device}");
+    }
+}
+
+#[test]
+fn kernel_programs_of_others_see_packets_as_on_the_wire() {
+    let namespace = Namespace::new("order");
+    node();
+    let (before, after) = (namespace.foreign("before"), namespace.foreign("after"));
+    before.attach("eth0");
+    let _handle = namespace.start("--pod-devices none");
+    after.attach("eth0");
+    let order = |hook: TcAttachType| {
+        let (_, programs) = SchedClassifier::query_tcx("eth0", hook).unwrap();
+        let names = programs.iter().map(|one| one.name_as_str().unwrap_or_default().to_owned());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(order(TcAttachType::Ingress), "before uplink_ingress after");
+    assert_eq!(order(TcAttachType::Egress), "after egress before");
 }
 
 #[test]
@@ -172,6 +211,10 @@ fn kernel_clsact_where_there_is_no_tcx() {
     run("tc", "filter add dev eth0 ingress pref 7 protocol ip u32 match u32 0 0");
     let handle = namespace.start(flags);
     assert_eq!(namespace.shown(), "", "no links");
+    let shown = devices::attached(&namespace.links()).unwrap();
+    let of_eth0 = shown.iter().filter(|one| one.device == "eth0");
+    let hooks: Vec<_> = of_eth0.map(|one| (one.hook, one.attached)).collect();
+    assert_eq!(hooks, [("clsact_ingress", true), ("clsact_egress", true)]);
     let ingress = || run("tc", "filter show dev eth0 ingress");
     let egress = || run("tc", "filter show dev pod0 egress");
     let id = |text: String| {

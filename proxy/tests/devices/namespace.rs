@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::fd::{FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, FromRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -21,12 +21,18 @@ use nix::{
     unistd::geteuid,
 };
 use podium_proxy::{
-    datapath::links::{DeviceHook, DeviceLink, attached_devices},
+    datapath::links::{DeviceHook, DeviceLink, attach_device, attached_devices},
     devices::{self, DeviceOptions, Devices, Handle, Programs},
 };
 
 /// Long enough for a busy machine; a test that needs it all has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `BPF_PROG_TYPE_SCHED_CLS`, `BPF_PROG_TYPE_XDP`, `TC_ACT_UNSPEC`, `XDP_PASS`.
+const CLASSIFIER: u32 = 3;
+const XDP: u32 = 6;
+const UNSPEC: i32 = -1;
+const PASS: i32 = 2;
 
 #[derive(Parser)]
 struct Flags {
@@ -109,6 +115,26 @@ impl Namespace {
             .collect();
         names.join(" ")
     }
+
+    /// A program that is not ours.
+    pub fn foreign(&self, name: &str) -> Foreign {
+        let links = self.pins.join(name);
+        fs::create_dir(&links).unwrap();
+        Foreign { program: program(name, CLASSIFIER, UNSPEC), links }
+    }
+}
+
+pub struct Foreign {
+    program: OwnedFd,
+    links: PathBuf,
+}
+
+impl Foreign {
+    pub fn attach(&self, device: &str) {
+        for hook in [DeviceHook::TcxIngress, DeviceHook::TcxEgress] {
+            attach_device(hook, self.program.as_fd(), index(device), &self.links).unwrap();
+        }
+    }
 }
 
 impl Drop for Namespace {
@@ -180,11 +206,6 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
 
 /// A program for each place; every one lets every packet pass.
 fn programs() -> Programs {
-    /// `BPF_PROG_TYPE_SCHED_CLS`, `BPF_PROG_TYPE_XDP`, `TC_ACT_UNSPEC`, `XDP_PASS`.
-    const CLASSIFIER: u32 = 3;
-    const XDP: u32 = 6;
-    const UNSPEC: i32 = -1;
-    const PASS: i32 = 2;
     Programs {
         uplink_ingress: program("uplink_ingress", CLASSIFIER, UNSPEC),
         pod_ingress: program("pod_ingress", CLASSIFIER, UNSPEC),
