@@ -218,8 +218,10 @@ impl Tracer<'_> {
                 self.step("the host may come: the node's address is among them");
                 return Ok(());
             }
-            return Err("fails at once (EPERM) for the host: the node's address is not among them"
-                .to_owned());
+            return Err(
+                "fails at once (EHOSTUNREACH) for the host: the node's address is not among them"
+                    .to_owned(),
+            );
         }
         match self.query.from {
             None => self.step("who is not among them is dropped; --from says who it is"),

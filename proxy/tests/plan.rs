@@ -522,7 +522,7 @@ fn traces_of_packets_and_status_say_why() {
           service default/web (id 0), at a LoadBalancer address
           loadBalancerSourceRanges: 192.0.2.0/24
           a pod's packets are judged when they come out of its device (--via pod)
-        => fails at once (EPERM) for the host: the node's address is not among them
+        => fails at once (EHOSTUNREACH) for the host: the node's address is not among them
         TCP 198.51.100.7:4000 -> 10.0.0.1:30080, a packet from another machine
           service default/web (id 0), at a NodePort address
           endpoints: 10.0.1.1:8080 10.0.2.1:8080 (span 0+2)
