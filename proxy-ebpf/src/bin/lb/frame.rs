@@ -98,7 +98,10 @@ impl Buffer {
         let before: [u8; 2] = self.load(offset)?;
         self.replace(offset, 1, 0);
         let after: [u8; 2] = self.load(offset)?;
-        Some(before == after)
+        if before == after {
+            return Some(true);
+        }
+        self.store(offset, &before).then_some(false)
     }
 
     #[inline(always)]
