@@ -256,3 +256,44 @@ async fn heard(notifications: &mut AsyncFd<Socket>) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use nix::{
+        sched::{CloneFlags, unshare},
+        sys::socket::{setsockopt, sockopt},
+    };
+
+    use super::*;
+
+    #[test]
+    fn kernel_lost_notifications_count_as_heard() {
+        unshare(CloneFlags::CLONE_NEWNET).expect("kernel tests need root: --skip kernel_");
+        let socket = Socket::subscribe(listing::GROUPS).unwrap();
+        // The kernel makes the least it allows of it.
+        setsockopt(&socket, sockopt::RcvBuf, &1).unwrap();
+        for name in ["a0", "a1", "a2", "a3"] {
+            let made = Command::new("ip").args(["link", "add", name, "type", "veth"]).status();
+            assert!(made.unwrap().success());
+        }
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _context = runtime.enter();
+        // SAFETY: the socket owns its descriptor, which stays the same and open.
+        let mut socket = unsafe { AsyncFd::register(socket) }.unwrap();
+        let error = socket.get_mut().notifications().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "told once that some are lost");
+        for name in ["b0", "b1", "b2", "b3"] {
+            let made = Command::new("ip").args(["link", "add", name, "type", "veth"]).status();
+            assert!(made.unwrap().success());
+        }
+        assert!(runtime.block_on(heard(&mut socket)));
+        let mut requests = Socket::open().unwrap();
+        let names: Vec<_> = (listing::list(&mut requests).unwrap().into_iter())
+            .filter(|device| device.kind.as_deref() == Some("veth"))
+            .map(|device| device.name)
+            .collect();
+        assert_eq!(names.len(), 16, "{names:?}");
+    }
+}
