@@ -97,6 +97,7 @@ impl Reconciler {
             node_dirty: true,
             triggers: Vec::new(),
             source_problems: Vec::new(),
+            teller: source.problems.clone(),
             reported: BTreeSet::new(),
         };
         state.read_host();
@@ -129,6 +130,8 @@ struct State {
     node_dirty: bool,
     triggers: Vec<jiff::Timestamp>,
     source_problems: Vec<Problem>,
+    /// Who tells the owners of objects.
+    teller: Option<mpsc::Sender<Problem>>,
     reported: BTreeSet<Problem>,
 }
 
@@ -371,6 +374,11 @@ impl State {
             } else {
                 warn!("{problem}");
             }
+        }
+        if let Some(teller) = &self.teller {
+            // What does not fit into the queue is in the log.
+            let new = problems.difference(&self.reported).cloned();
+            new.for_each(|problem| drop(teller.try_send(problem)));
         }
         for problem in self.reported.difference(&problems) {
             info!("solved: {problem}");

@@ -3,6 +3,7 @@
 //! the last state stays.
 
 pub mod api;
+pub mod events;
 pub mod host;
 pub mod manifests;
 pub mod node;
@@ -40,6 +41,8 @@ pub struct Source {
     pub events: mpsc::Receiver<Event>,
     /// Number of [`Event::Synced`] until everything was delivered once.
     pub streams: usize,
+    /// Who tells the owners of objects what is wrong with them, if anybody.
+    pub problems: Option<mpsc::Sender<Problem>>,
 }
 
 /// Events that may wait for the reconciler before a source has to.

@@ -14,7 +14,8 @@ use http::{Request, Response};
 use kube::client::Body;
 use podium_proxy::{
     index::Change,
-    source::{Event, api},
+    model::Problem,
+    source::{Event, api, events},
 };
 use serde_json::{Value, json};
 
@@ -197,4 +198,45 @@ async fn a_node_that_may_not_be_read_holds_nothing_up() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), all).await.expect("complete in time");
+}
+
+/// An Event says it on the object, by its uid.
+#[tokio::test]
+async fn problems_become_events_on_their_object() {
+    let (seen, mut posted) = tokio::sync::mpsc::unbounded_channel();
+    let server = tower::service_fn(move |request: Request<Body>| {
+        let seen = seen.clone();
+        async move {
+            let path = request.uri().path().to_owned();
+            let answer = if request.method() == http::Method::POST {
+                let body = request.into_body().collect_bytes().await.expect("a body");
+                let event: Value = serde_json::from_slice(&body).expect("an Event");
+                seen.send((path, event.clone())).expect("the test waits");
+                event
+            } else if path == "/api/v1/namespaces/default/services/a" {
+                let mut service = service("a");
+                service["metadata"]["uid"] = "1-2-3".into();
+                service
+            } else {
+                not_found()
+            };
+            let code = if answer["code"] == 404 { 404 } else { 200 };
+            let body = Body::from(answer.to_string().into_bytes());
+            let answer = Response::builder().status(code).body(body);
+            Ok::<_, Infallible>(answer.expect("a plain answer"))
+        }
+    });
+    let client = kube::Client::new(server, "default");
+    let teller = events::start(client, Some("node-a"));
+    for object in ["Service default/gone", "a.yaml", "Service default/a"] {
+        let message = "\"x\" is no address; not served at it".to_owned();
+        let (object, field) = (object.to_owned(), "spec.externalIPs".to_owned());
+        teller.send(Problem { object, field, message }).await.expect("a task that tells");
+    }
+    let wait = tokio::time::timeout(Duration::from_secs(20), posted.recv());
+    let (path, event) = wait.await.expect("an Event in time").expect("an Event");
+    assert_eq!(path, "/apis/events.k8s.io/v1/namespaces/default/events");
+    assert_eq!(event["regarding"]["uid"], "1-2-3");
+    assert_eq!(event["reportingInstance"], "node-a");
+    assert_eq!(event["note"], "spec.externalIPs: \"x\" is no address; not served at it");
 }

@@ -32,6 +32,7 @@ const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// Starts to watch. The tasks end when the receiver is dropped.
 pub fn watch(client: Client, node_name: Option<&str>) -> Source {
     let (sender, events) = channel();
+    let problems = Some(super::events::start(client.clone(), node_name));
     let services = watcher::Config::default().labels(&format!("!{PROXY_NAME_LABEL}"));
     tokio::spawn(follow::<Service>(
         Api::all(client.clone()),
@@ -49,11 +50,11 @@ pub fn watch(client: Client, node_name: Option<&str>) -> Source {
     ));
     tokio::spawn(follow_service_cidrs(Api::all(client.clone()), sender.clone()));
     let Some(node) = node_name else {
-        return Source { events, streams: 2 };
+        return Source { events, streams: 2, problems };
     };
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
     tokio::spawn(follow_node(Api::all(client), config, sender));
-    Source { events, streams: 3 }
+    Source { events, streams: 3, problems }
 }
 
 /// Passes one kind on. After a break the list is compared with what was known, so that objects

@@ -82,7 +82,7 @@ pub fn follow(folder: PathBuf, node_name: String) -> io::Result<Source> {
         follow_changes(&folder, &node_name, woken, &sender).await;
         drop(watcher);
     });
-    Ok(Source { events, streams: 1 })
+    Ok(Source { events, streams: 1, problems: None })
 }
 
 /// Whether a file was only looked at, as reading the folder does: that must not be a reason to read
