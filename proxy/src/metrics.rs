@@ -190,6 +190,8 @@ impl Metrics {
             ("services", services, held.limits.services),
             ("names", names, held.limits.services),
             ("endpoints", held.endpoints_used(), held.limits.endpoints),
+            ("maglev", held.maglev_used(), held.limits.maglev),
+            ("source_ranges", held.source_ranges, held.limits.source_ranges),
         ] {
             self.kernel.set_map(map, used, size);
         }

@@ -30,7 +30,7 @@ use crate::{
     metrics::Metrics,
     model::Problem,
     plan::{
-        self, Op,
+        self, Limit, Op,
         held::{Held, Limits},
     },
     serve::Health,
@@ -98,6 +98,7 @@ impl Reconciler {
             triggers: Vec::new(),
             source_problems: Vec::new(),
             teller: source.problems.clone(),
+            full: BTreeSet::new(),
             reported: BTreeSet::new(),
         };
         state.read_host();
@@ -132,6 +133,8 @@ struct State {
     source_problems: Vec<Problem>,
     /// Who tells the owners of objects.
     teller: Option<mpsc::Sender<Problem>>,
+    /// Maps that had no room at the last pass.
+    full: BTreeSet<Limit>,
     reported: BTreeSet<Problem>,
 }
 
@@ -305,6 +308,7 @@ impl State {
         self.finished(&held, (!is_complete).then_some(&changed), started.elapsed());
         tracing::debug!(ops, took = ?started.elapsed(), "kernel up to date");
         self.held = Some(held);
+        self.report_full(&plan.full);
         self.report(plan.problems);
         Ok(())
     }
@@ -358,9 +362,18 @@ impl State {
         started.map_err(|error| Error::Devices(Box::new(error)))
     }
 
+    /// A node without room for all Services should not get their traffic. Without room for a table
+    /// of the consistent choice they are all served, at random.
+    fn report_full(&mut self, full: &BTreeSet<Limit>) {
+        self.reconciler.health.set_overflow(full.iter().any(|limit| *limit != Limit::Maglev));
+        for limit in full.difference(&self.full) {
+            error!("map {} is full: raise {}", limit.map(), limit.flag());
+        }
+        self.full.clone_from(full);
+    }
+
     /// Says each problem once, and once more that it is solved.
     fn report(&mut self, unplaced: Vec<Problem>) {
-        self.reconciler.health.set_overflow(!unplaced.is_empty());
         let problems: BTreeSet<Problem> = (self.reconciler.index.problems().cloned())
             .chain(self.source_problems.iter().cloned())
             .chain(self.node.problems.iter().cloned())
