@@ -242,7 +242,8 @@ fn kernel_agent_killed_and_replaced_loses_no_connection() {
     node.start();
     assert_no_failure(&pod.said());
     let status = node.shown(&["status"]);
-    assert!(status.contains("services map 6/1000; endpoints 6/2000"), "{status}");
+    assert!(status.contains("SERVICES 6/1000 "), "{status}");
+    assert!(status.contains("ENDPOINTS 6/2000 "), "{status}");
     let sets = std::fs::read_dir(node.pin_dir()).unwrap().count();
     assert_eq!(sets, 2, "links and one set of maps");
     assert_eq!(node.in_pod(|| ask("10.96.0.20:80")), "ConnectionRefused");
