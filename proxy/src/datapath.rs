@@ -1,7 +1,7 @@
 //! Carries operations out. The only part that touches the kernel, and a fake beside it that tests
 //! run the same plans against.
 
-mod batch;
+pub(crate) mod batch;
 mod bpf;
 mod carry;
 pub mod clsact;
@@ -12,7 +12,7 @@ pub mod kernel;
 pub mod links;
 mod mapping;
 pub mod outcomes;
-mod pinned;
+pub(crate) mod pinned;
 pub mod pins;
 pub mod programs;
 
@@ -144,7 +144,10 @@ pub enum Error {
 }
 
 impl Error {
-    fn map(action: &'static str, map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
+    pub(crate) fn map(
+        action: &'static str,
+        map: &'static str,
+    ) -> impl FnOnce(aya::maps::MapError) -> Self {
         move |source| Self::Map { action, map, source }
     }
 

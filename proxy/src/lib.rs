@@ -18,6 +18,7 @@ pub mod index;
 pub mod kube_proxy;
 pub mod metrics;
 pub mod model;
+pub mod monitor;
 pub mod plan;
 pub mod preflight;
 pub mod reconcile;

@@ -27,6 +27,7 @@ use podium_proxy::{
     },
     kube_proxy::{self, Takeover},
     metrics::Metrics,
+    monitor::{self, MonitorArgs},
     plan::held::{Held, Limits},
     preflight,
     reconcile::Reconciler,
@@ -73,6 +74,13 @@ enum Command {
         /// How it comes to this node.
         #[arg(long, value_enum, default_value_t)]
         via: trace::Via,
+        #[command(flatten)]
+        pins: PinArgs,
+    },
+    /// Show decisions of the kernel programs as they are made.
+    Monitor {
+        #[command(flatten)]
+        args: MonitorArgs,
         #[command(flatten)]
         pins: PinArgs,
     },
@@ -214,6 +222,9 @@ fn main() -> ExitCode {
         Command::Status { pins, output } => show_status(&pins, output),
         Command::Trace { target, from, via, pins } => {
             show_trace(&pins, trace::Query { target, from, via })
+        }
+        Command::Monitor { args, pins } => {
+            monitor::run(&PinDir::new(&pins.pin_dir), &args).map_err(Into::into)
         }
         Command::Cleanup { pins } => cleanup(&pins),
     };

@@ -326,7 +326,7 @@ fn count<K: aya::Pod, V: aya::Pod>(
 }
 
 /// The clock of the programs.
-fn monotonic_ns() -> io::Result<u64> {
+pub(crate) fn monotonic_ns() -> io::Result<u64> {
     let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `at` is written to and outlives the call.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut at) };

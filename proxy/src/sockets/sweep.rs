@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::maps::MapError;
 use podium_proxy_ebpf::{AddressPort, PeerKey, maps::SOCKET_PEERS};
 use prometheus::IntCounter;
 use tracing::{debug, error, info, warn};
@@ -18,7 +18,7 @@ use super::{
     diag::{Connected, Diag},
     namespaces::{self, Namespace},
 };
-use crate::datapath::{kernel::wait_for_readers, pins::PinDir};
+use crate::datapath::{batch, kernel::wait_for_readers, pinned, pins::PinDir};
 
 /// When to look once more: a socket that was being connected had been given its endpoint, but the
 /// kernel did not list it yet.
@@ -132,17 +132,13 @@ impl Sweeper {
         // A program that read the old list has noted its socket after this.
         wait_for_readers();
         let (set, _) = self.pins.current()?;
-        let peers: HashMap<MapData, PeerKey, AddressPort> =
-            MapData::from_pin(set.join(SOCKET_PEERS))
-                .and_then(Map::from_map_data)
-                .and_then(HashMap::try_from)
-                .map_err(Error::Peers)?;
-        for item in peers.iter() {
-            let (key, service) = item.map_err(Error::Peers)?;
+        let peers = pinned::hash::<PeerKey, AddressPort>(&set, SOCKET_PEERS)?;
+        batch::walk(&peers, |key, service| {
             if departed.left.contains(&(service, key.endpoint)) {
                 wanted.peers.insert(key);
             }
-        }
+        })
+        .map_err(Error::Peers)?;
         Ok(wanted)
     }
 

@@ -4,9 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, reason = "of the kernel tests, and not all of it is needed here")]
 #[path = "../kernel/node.rs"]
 mod node;
 
 mod follow;
+mod monitor;
 mod takeover;
