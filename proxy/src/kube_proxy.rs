@@ -1,8 +1,8 @@
 //! Another service proxy on the same node: kube-proxy's rules are found, refused to run beside, and
 //! removed on request once this one's programs are in place.
 //!
-//! Looked at are both backends of iptables, kube-proxy's nftables tables and its IPVS device, in the
-//! network namespace of the agent. A kubelet's own chains are no sign of kube-proxy and stay.
+//! Looked at are both backends of iptables, kube-proxy's nftables tables and its IPVS device, in
+//! the network namespace of the agent. A kubelet's own chains are no sign of kube-proxy and stay.
 
 mod iptables;
 mod tools;

@@ -3,8 +3,8 @@
 //!
 //! Datagrams of unconnected sockets get an endpoint each, TCP connections end with their endpoint;
 //! a connected UDP socket knows neither, and would send to nobody for ever. After each pass the
-//! reconciler tells what left ([`departed`]); a thread of its own looks for the sockets (`sweep`) in
-//! every network namespace of the node (`namespaces`) and ends them (`diag`). Their next call
+//! reconciler tells what left ([`departed`]); a thread of its own looks for the sockets (`sweep`)
+//! in every network namespace of the node (`namespaces`) and ends them (`diag`). Their next call
 //! fails with ECONNABORTED.
 
 pub mod departed;
@@ -51,7 +51,8 @@ impl Follower {
         Ok(Self { known: None, jobs, destroyed })
     }
 
-    /// What the kernel holds before the first pass: left by an earlier agent, whose sockets live on.
+    /// What the kernel holds before the first pass: left by an earlier agent, whose sockets live
+    /// on.
     pub fn begin(&mut self, held: &Held) {
         if self.known.is_none() {
             self.known = Some(datagram_ports(held));

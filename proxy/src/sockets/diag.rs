@@ -1,5 +1,5 @@
-//! `NETLINK_SOCK_DIAG` (`linux/sock_diag.h`, `linux/inet_diag.h`): lists the connected UDP sockets of
-//! a network namespace, and ends them.
+//! `NETLINK_SOCK_DIAG` (`linux/sock_diag.h`, `linux/inet_diag.h`): lists the connected UDP sockets
+//! of a network namespace, and ends them.
 
 use std::{
     io,
@@ -32,7 +32,7 @@ const MSG_ID_AT: usize = 4;
 /// `struct nlattr`.
 const ATTR_LEN: usize = 4;
 
-/// The kernel puts as many sockets into one message as fit; this is what it asks of libmnl users.
+/// Longest datagram: the kernel puts as many sockets into one as fit, up to this.
 const BUFFER_LEN: usize = 32 << 10;
 /// The kernel answers within the call; longer than this means never.
 const ANSWER_SECS_MAX: i64 = 5;
