@@ -41,6 +41,13 @@ impl AddressPort {
         )
     }
 
+    /// Whether the address is an IPv4 one.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        let (high, low, _) = self.order();
+        high == 0 && low >> 32 == 0xffff
+    }
+
     /// The socket address a program would show.
     pub fn socket_addr(&self) -> SocketAddr {
         SocketAddr::new(unmap(self.ip), u16::from_be_bytes(self.port))

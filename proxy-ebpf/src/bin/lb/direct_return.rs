@@ -8,7 +8,7 @@
 
 use aya_ebpf::helpers::generated::bpf_skb_adjust_room;
 use podium_proxy_ebpf::{
-    AddressPort, FlowKey, Hook, Protocol, ServiceKey, Tuple, checksum,
+    AddressPort, FlowKey, FrontendKind, Hook, Protocol, ServiceEntry, ServiceKey, Tuple, checksum,
     config::flags::DIRECT_RETURN, flow::flags,
 };
 
@@ -19,7 +19,7 @@ use crate::{
     packet::{Ipv4Header, Ipv6Header, Packet, map_v4, unmap_v4},
     report,
     scratch::Scratch,
-    service,
+    service::{self, Refusal},
 };
 
 /// Longest packet that gets the option: leaves room for it and for a tunnel on the usual link.
@@ -170,10 +170,7 @@ pub fn learn(buffer: &Buffer, scratch: &mut Scratch) {
     }
     let Some(service_at) = told(buffer, packet) else { return };
     let Some(protocol) = Protocol::from_number(packet.protocol) else { return };
-    let key = ServiceKey::new(&service_at, protocol);
-    if service::look_up_into(&service_at, &key, entry).is_err()
-        || service::find(entry.endpoints, &packet.tuple.to()).is_none()
-    {
+    if !is_served_by(&service_at, protocol, &packet.tuple.to(), entry) {
         return;
     }
     *other_key = FlowKey::new(packet.tuple.reversed(), packet.protocol, Hook::Egress);
@@ -182,7 +179,34 @@ pub fn learn(buffer: &Buffer, scratch: &mut Scratch) {
     other.service_id = entry.id;
     other.generation = 0;
     other.used_at_ns = report::now_ns();
-    flows::insert_missing(other_key, other);
+    flows::insert_unless_same(other_key, other);
+}
+
+/// Whether an endpoint serves an address; a node port of another node is known by its port.
+#[inline(always)]
+fn is_served_by(
+    service_at: &AddressPort,
+    protocol: Protocol,
+    endpoint: &AddressPort,
+    entry: &mut ServiceEntry,
+) -> bool {
+    let mut at = *service_at;
+    let mut found = look_up(&at, protocol, entry);
+    if found == Err(Refusal::NotAService)
+        && let Some(config) = CONFIG.get(0)
+    {
+        at.ip = if at.is_v4() { config.node_v4 } else { config.node_v6 };
+        found = look_up(&at, protocol, entry);
+        if FrontendKind::from_flags(entry.flags) != Some(FrontendKind::NodePort) {
+            return false;
+        }
+    }
+    found.is_ok() && service::find(entry.endpoints, endpoint).is_some()
+}
+
+#[inline(never)]
+fn look_up(at: &AddressPort, protocol: Protocol, entry: &mut ServiceEntry) -> Result<(), Refusal> {
+    service::look_up_into(at, &ServiceKey::new(at, protocol), entry)
 }
 
 /// Whether a flow that begins with this packet can be returned directly.

@@ -278,26 +278,72 @@ fn remember(buffer: &Buffer, scratch: &mut Scratch, place: Place) -> Result<(), 
     flow.service_id = chosen.service_id;
     flow.generation = chosen.generation;
     flow.used_at_ns = report::now_ns();
+    *ends = flow.to;
+    answer_entry(&key.tuple, flow, other);
     if flow.flags & flags::SOURCE_REWRITTEN == 0 {
         if let Some(answer) = flow.answer_key(packet.protocol) {
             *other_key = answer;
-            answer_entry(&key.tuple, flow, other);
-            insert(other_key, other)?;
+            claim_egress(other_key, other)?;
+            // What an older flow of these ends left: their source is kept now.
+            *other_key = FlowKey::new(*ends, packet.protocol, Hook::Egress);
+            forget(other_key);
         }
         return insert(key, flow);
     }
-    *ends = flow.to;
-    answer_entry(&key.tuple, flow, other);
-    ports::claim(buffer, packet, config, flow, other_key, other)?;
     if flow.flags & flags::FORWARD == 0 {
         *other_key = FlowKey::new(ends.reversed(), packet.protocol, Hook::Egress);
-        insert(other_key, other)?;
+        if claim_egress(other_key, other).is_err() {
+            // Another flow of the same client port has this way through the stack: past it there
+            // is room for both, as their sources differ.
+            flow.flags |= flags::FORWARD;
+            other.flags |= flags::FORWARD;
+        }
+    }
+    ports::claim(buffer, packet, config, flow, other_key, other)?;
+    if flow.flags & flags::FORWARD == 0 {
         *other_key = FlowKey::new(*ends, packet.protocol, Hook::Egress);
         other.to = flow.to;
         other.flags = flags::SOURCE_REWRITTEN;
         insert(other_key, other)?;
     }
     insert(key, flow)
+}
+
+/// Puts an entry for answers on their way out into the map, unless a living flow has its place: a
+/// client that reaches one endpoint from one port by two addresses of its service.
+#[inline(always)]
+fn claim_egress(key: &FlowKey, entry: &FlowEntry) -> Result<(), Refusal> {
+    if FLOWS.insert(key, entry, BPF_NOEXIST.into()).is_ok() {
+        return Ok(());
+    }
+    if let Some(taken) = FLOWS.get_ptr(key) {
+        // SAFETY: map memory stays readable; see `known`.
+        let taken = unsafe { &*taken };
+        let is_same = taken.to.from().order() == entry.to.from().order();
+        let is_closed = taken.flags & (flags::FIN | flags::RST) != 0;
+        if !is_same && !is_closed && !ports::is_over(taken, key.protocol) {
+            return Err(Refusal::FlowNotInserted);
+        }
+    }
+    insert(key, entry)
+}
+
+/// Puts an entry into the map unless it says what is there already.
+#[inline(always)]
+pub fn insert_unless_same(key: &FlowKey, entry: &FlowEntry) {
+    if let Some(there) = FLOWS.get_ptr(key) {
+        // SAFETY: map memory stays readable; see `known`.
+        let there = unsafe { &*there };
+        if there.to.from().order() == entry.to.from().order() {
+            return;
+        }
+    }
+    let _ = insert(key, entry);
+}
+
+#[inline(always)]
+fn forget(key: &FlowKey) {
+    let _ = FLOWS.remove(key);
 }
 
 /// Looks at an entry, which keeps it; whether it is there.
@@ -318,12 +364,18 @@ pub fn insert(key: &FlowKey, entry: &FlowEntry) -> Result<(), Refusal> {
 }
 
 /// For a packet that the node's own stack has to deal with instead of [`flags::FORWARD`], because it
-/// must answer it with an error: what the error is translated back by on its way out.
+/// must be taken apart or answered with an error: what gives its parts their source, and what
+/// translates the error back, both on their way out.
 #[inline(never)]
-pub fn expect_error(scratch: &mut Scratch) {
-    let Scratch { packet, flow, other_key, other, .. } = scratch;
-    let direct = Tuple::new(&packet.tuple.from(), &flow.to.to());
-    *other_key = FlowKey::new(direct.reversed(), packet.protocol, Hook::Egress);
-    answer_entry(&packet.tuple, flow, other);
+pub fn expect_detour(scratch: &mut Scratch) {
+    let Scratch { packet, flow, other_key, other, ends, .. } = scratch;
+    *ends = Tuple::new(&packet.tuple.from(), &flow.to.to());
+    *other = *flow;
+    // Counted at ingress.
+    other.flags = flags::SOURCE_REWRITTEN;
+    *other_key = FlowKey::new(*ends, packet.protocol, Hook::Egress);
+    let _ = insert(other_key, other);
+    other.to = packet.tuple.reversed();
+    *other_key = FlowKey::new(ends.reversed(), packet.protocol, Hook::Egress);
     let _ = insert(other_key, other);
 }

@@ -11,7 +11,7 @@ use crate::{
     frame::{Buffer, ChecksumKind, Frame, L3},
     maps::FLOWS,
     packet::{self, Ipv4Header, Packet, unmap_v4},
-    path::Action,
+    path::{self, Action},
     route,
     scratch::Scratch,
     service::Refusal,
@@ -64,6 +64,11 @@ fn pass_on(buffer: &Buffer, scratch: &Scratch) -> Result<Action, Refusal> {
 #[inline(never)]
 fn send_on(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
     let Scratch { packet, ends, hop, .. } = scratch;
+    let time_to_live = path::time_to_live(buffer, packet).ok_or(Refusal::Malformed)?;
+    // No error is sent about an error.
+    if time_to_live <= 1 {
+        return Err(Refusal::NoRoute);
+    }
     route::look_up(buffer, packet, ends, 0, hop)?;
     if hop.is_too_narrow {
         return Err(Refusal::NoRoute);

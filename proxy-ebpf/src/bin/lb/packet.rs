@@ -67,6 +67,8 @@ pub mod signals {
     pub const FIN: u8 = 1 << 1;
     /// Ends it at once: RST, ABORT.
     pub const RST: u8 = 1 << 2;
+    /// Answers what opens a connection: SYN with ACK, INIT ACK.
+    pub const ACCEPTS: u8 = 1 << 3;
 }
 
 /// A packet of a protocol that Services have.
@@ -103,6 +105,9 @@ impl Packet {
             // The same ports again, for a new connection.
             bits &= !(flags::FIN | flags::RST | flags::ESTABLISHED);
         } else {
+            if self.signals & signals::ACCEPTS != 0 {
+                bits &= !(flags::FIN | flags::RST);
+            }
             bits |= flags::ESTABLISHED;
         }
         if self.signals & signals::FIN != 0 {
@@ -293,8 +298,8 @@ const fn tcp_signals(flags: u8) -> u8 {
     const RST: u8 = 1 << 2;
     const ACK: u8 = 1 << 4;
     let mut found = 0;
-    if flags & (SYN | ACK) == SYN {
-        found |= signals::OPENS;
+    if flags & SYN != 0 {
+        found |= if flags & ACK == 0 { signals::OPENS } else { signals::ACCEPTS };
     }
     if flags & FIN != 0 {
         found |= signals::FIN;
@@ -309,6 +314,7 @@ const fn tcp_signals(flags: u8) -> u8 {
 const fn sctp_signals(chunk: u8) -> u8 {
     match chunk {
         1 => signals::OPENS,
+        2 => signals::ACCEPTS,
         6 => signals::RST,
         7 | 8 | 14 => signals::FIN,
         _ => 0,

@@ -81,7 +81,7 @@ fn complete_fragment(packet: &mut Packet, hook: Hook) -> Result<(), Refusal> {
     }
 }
 
-#[inline(never)]
+#[inline(always)]
 fn not_a_service(buffer: &Buffer, scratch: &mut Scratch, place: Place) -> Result<Action, Refusal> {
     if is_unallocated(&scratch.packet.tuple.dst) {
         return Err(Refusal::UnallocatedClusterIp);
@@ -93,7 +93,7 @@ fn not_a_service(buffer: &Buffer, scratch: &mut Scratch, place: Place) -> Result
 }
 
 /// Whether an address is of the blocks of ClusterIPs, but no Service's.
-#[inline(always)]
+#[inline(never)]
 fn is_unallocated(ip: &[u8; 16]) -> bool {
     CONFIG.get(0).is_some_and(|config| config.service_cidrs.iter().any(|cidr| cidr.contains(ip)))
         && SERVICES.get_ptr(ServiceKey::whole_address(*ip)).is_none()
@@ -110,17 +110,22 @@ fn to_endpoint_only(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Re
     Ok(Action::Pass)
 }
 
+/// How many routers the packet may still pass.
+#[inline(always)]
+pub fn time_to_live<F: Frame>(frame: &F, packet: &Packet) -> Option<u8> {
+    frame.load(if packet.v6 { L3 + 7 } else { L3 + 8 })
+}
+
 /// Changes both ends and sends the packet on.
 #[inline(always)]
 fn forward(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
     let Scratch { packet, flow, hop, .. } = scratch;
-    let time_to_live: u8 =
-        buffer.load(if packet.v6 { L3 + 7 } else { L3 + 8 }).ok_or(Refusal::Malformed)?;
+    let time_to_live = time_to_live(buffer, packet).ok_or(Refusal::Malformed)?;
     if time_to_live > 1 {
         route::look_up(buffer, packet, &flow.to, 0, hop)?;
     }
     if time_to_live <= 1 || hop.is_too_narrow {
-        flows::expect_error(scratch);
+        flows::expect_detour(scratch);
         return to_endpoint_only(buffer, scratch);
     }
     translate(buffer, packet, &flow.to, 1)?;

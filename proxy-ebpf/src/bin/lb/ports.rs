@@ -141,8 +141,13 @@ fn take(key: &FlowKey, entry: &FlowEntry) -> bool {
     let Some(taken) = FLOWS.get_ptr(key) else { return false };
     // SAFETY: map memory stays readable; a torn value only makes this port be passed over or be
     // given away a little early.
-    let taken = unsafe { *taken };
-    let idle_secs = report::now_ns().wrapping_sub(taken.used_at_ns) / NANOS_PER_SEC;
-    idle_secs > taken.timeout_secs(key.protocol, taken.flags)
-        && FLOWS.insert(key, entry, BPF_ANY.into()).is_ok()
+    let taken = unsafe { &*taken };
+    is_over(taken, key.protocol) && FLOWS.insert(key, entry, BPF_ANY.into()).is_ok()
+}
+
+/// Whether a flow has outlived its last packet by all it may, as far as one entry tells.
+#[inline(always)]
+pub fn is_over(entry: &FlowEntry, protocol: u8) -> bool {
+    let idle_secs = report::now_ns().wrapping_sub(entry.used_at_ns) / NANOS_PER_SEC;
+    idle_secs > entry.timeout_secs(protocol, entry.flags)
 }

@@ -73,7 +73,9 @@ fn transport<F: Frame>(frame: &F, packet: &Packet, to: &Tuple) -> Option<()> {
         let ports = if old == new { 0 } else { checksum::difference(&[old], &[new]) };
         let addresses = addresses_difference(&packet.tuple, to);
         done(frame.follow(packet.l4 + offset, addresses, ports, kind))?;
-    } else if old != new && packet.fragment == Fragment::Whole {
+    } else if old != new {
+        // The checksum of a first fragment covers bytes that are not here.
+        done(packet.fragment == Fragment::Whole)?;
         sctp(frame, packet, old, new)?;
     }
     if old == new { Some(()) } else { done(frame.store(packet.l4, &new.to_ne_bytes())) }

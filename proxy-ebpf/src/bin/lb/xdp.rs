@@ -10,9 +10,9 @@ use podium_proxy_ebpf::{Hook, Protocol, flow::flags};
 
 use crate::{
     direct_return, flows,
-    frame::{Frame, L3, Received},
+    frame::{Frame, Received},
     packet::{self, Fragment, Kind},
-    report, route,
+    path, report, route,
     scratch::{self, Scratch},
     service::Refusal,
     translate::translate,
@@ -49,8 +49,7 @@ fn send_on(frame: &Received, scratch: &mut Scratch) -> Result<bool, Refusal> {
     {
         return Ok(false);
     }
-    let time_to_live: Option<u8> = frame.load(if packet.v6 { L3 + 7 } else { L3 + 8 });
-    if time_to_live.is_none_or(|left| left <= 1) {
+    if path::time_to_live(frame, packet).is_none_or(|left| left <= 1) {
         return Ok(false);
     }
     if route::look_up(frame, packet, &entry.to, packet.bytes as u16, hop).is_err()
