@@ -114,8 +114,9 @@ fn kernel_connected_udp_moves_when_its_endpoint_leaves() {
     assert_eq!(*direct, first, "the socket straight to the pod goes on");
     assert!(before.ends_with("from 10.96.0.10:53") && after.ends_with("from 10.96.0.10:53"));
     assert!(!after.starts_with(&first), "the unconnected socket moved with its next datagram");
-    let metrics = metrics();
-    assert!(metrics.contains("podium_proxy_udp_sockets_destroyed_total 1\n"), "{metrics}");
+    eventually("it is counted", || {
+        metrics().contains("podium_proxy_udp_sockets_destroyed_total 1\n")
+    });
 }
 
 /// The agent's metrics.
