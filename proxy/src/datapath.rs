@@ -26,7 +26,10 @@ use std::{
 use outcomes::MapUse;
 use podium_proxy_ebpf::{Outcome, Protocol, ServiceCounters};
 
-use crate::plan::{Op, held::Snapshot};
+use crate::plan::{
+    Op,
+    held::{Held, Limits, Snapshot},
+};
 
 /// Where operations go.
 pub trait Datapath {
@@ -66,6 +69,18 @@ pub trait Datapath {
     fn flows(&self) -> BTreeMap<Protocol, u64> {
         BTreeMap::new()
     }
+}
+
+/// What another agent, or an operation that failed, left in the maps: from here on a plan can go on.
+///
+/// # Errors
+/// If the kernel refuses something.
+pub fn take_over(datapath: &mut impl Datapath, limits: Limits) -> Result<Held, Error> {
+    // What was given up a moment ago looks free in the maps.
+    datapath.execute(&Op::WaitForReaders)?;
+    let held = Held::rebuild(&datapath.snapshot()?, limits);
+    held.renewals().try_for_each(|op| datapath.execute(&op))?;
+    Ok(held)
 }
 
 /// A datapath that the reconciler writes to and the metrics read from.

@@ -1,42 +1,41 @@
 //! The loop: events in, operations out. The first change is applied at once, a burst after it in
 //! one go; what the kernel refuses is read back and tried again.
 
+mod known_node;
+mod reports;
+
 use std::{
-    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use ipnet::IpNet;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::{sync::mpsc, time};
 use tracing::{error, info, warn};
 
 use crate::{
     datapath::{
-        Datapath as _, Error,
+        self, Datapath as _, Error,
         kernel::{KernelDatapath, Programs},
         links::Attached,
     },
     devices::{self, DeviceOptions, Devices},
     health_checks::HealthChecks,
-    index::{
-        Change, Index,
-        local_node::{self, HostAddress, NodeSettings, OwnNode},
-        settle::Changed,
-    },
+    index::{Change, Index, local_node::NodeSettings, settle::Changed},
     kube_proxy::Takeover,
     metrics::Metrics,
     model::Problem,
     plan::{
-        self, Limit, Op,
+        self, Limit, Plan,
         held::{Held, Limits},
     },
     serve::Health,
     sockets::Follower,
     source::{Event, Source, host},
 };
+use known_node::KnownNode;
+use reports::Reports;
 
 /// Least time between two passes; what arrives in between shares the next one.
 const BURST: Duration = Duration::from_millis(2);
@@ -84,6 +83,7 @@ impl Reconciler {
         let (health_checks, failures) = HealthChecks::new(self.health.clone());
         // One signal that waits is enough: everything is read anew then.
         let (host_changed, host_changes) = mpsc::channel(1);
+        let reports = Reports::new(source.problems.clone(), self.metrics.problems.clone());
         let mut state = State {
             reconciler: self,
             devices: None,
@@ -97,22 +97,11 @@ impl Reconciler {
             node_dirty: true,
             triggers: Vec::new(),
             source_problems: Vec::new(),
-            teller: source.problems.clone(),
-            full: BTreeSet::new(),
-            reported: BTreeSet::new(),
+            reports,
         };
         state.read_host();
         state.run(source, failures, host_changes).await
     }
-}
-
-/// What was said of this node so far.
-#[derive(Default)]
-struct KnownNode {
-    object: Option<OwnNode>,
-    host: Vec<HostAddress>,
-    service_cidrs: Vec<IpNet>,
-    problems: Vec<Problem>,
 }
 
 struct State {
@@ -131,11 +120,7 @@ struct State {
     node_dirty: bool,
     triggers: Vec<jiff::Timestamp>,
     source_problems: Vec<Problem>,
-    /// Who tells the owners of objects.
-    teller: Option<mpsc::Sender<Problem>>,
-    /// Maps that had no room at the last pass.
-    full: BTreeSet<Limit>,
-    reported: BTreeSet<Problem>,
+    reports: Reports,
 }
 
 impl State {
@@ -201,12 +186,11 @@ impl State {
             Event::Node(object) => {
                 let is_eligible = object.as_ref().is_some_and(|object| object.is_eligible);
                 self.reconciler.health.set_node_eligible(is_eligible);
-                // The addresses of a node whose object is gone are still its own.
-                self.node.object = object.or_else(|| self.node.object.take());
+                self.node.set_object(object);
                 self.node_changed();
             }
             Event::ServiceCidrs(blocks) => {
-                self.node.service_cidrs = blocks;
+                self.node.set_service_cidrs(blocks);
                 self.node_changed();
             }
             Event::HostChanged => self.read_host(),
@@ -216,7 +200,7 @@ impl State {
     fn read_host(&mut self) {
         match host::addresses() {
             Ok(addresses) => {
-                self.node.host = addresses;
+                self.node.set_host(addresses);
                 self.node_changed();
             }
             Err(error) => warn!("cannot read the addresses of this host, they stay: {error}"),
@@ -224,25 +208,12 @@ impl State {
     }
 
     fn node_changed(&mut self) {
-        let known = &self.node;
-        let (node, problems) = local_node::local_node(
-            &self.reconciler.node_settings,
-            known.object.as_ref(),
-            &known.host,
-            &known.service_cidrs,
-        );
-        if node != *self.reconciler.index.local_node() || problems != known.problems {
-            info!(
-                zone = node.zone.as_deref().unwrap_or(""),
-                nodeport_ips = ?node.nodeport_ips,
-                service_cidrs = ?node.service_cidrs,
-                "this node"
-            );
+        let Reconciler { index, node_settings, .. } = &mut self.reconciler;
+        if let Some(node) = self.node.settle(node_settings, index.local_node()) {
             if let Some(devices) = &self.devices {
                 devices.set_node_ips(&node.nodeport_ips);
             }
-            self.reconciler.index.set_local_node(node);
-            self.node.problems = problems;
+            index.set_local_node(node);
             self.node_dirty = true;
             self.dirty = true;
         }
@@ -287,11 +258,7 @@ impl State {
         let is_complete = known.is_none();
         let mut held = match known {
             Some(held) => held,
-            None => {
-                // What an agent gave up a moment ago looks free in the maps.
-                datapath.execute(&Op::WaitForReaders)?;
-                Held::rebuild(&datapath.snapshot()?, self.limits)
-            }
+            None => datapath::take_over(&mut *datapath, self.limits)?,
         };
         self.reconciler.sockets.begin(&held);
         let plan = plan::plan(&mut held, index.desired());
@@ -308,8 +275,7 @@ impl State {
         self.finished(&held, (!is_complete).then_some(&changed), started.elapsed());
         tracing::debug!(ops, took = ?started.elapsed(), "kernel up to date");
         self.held = Some(held);
-        self.report_full(&plan.full);
-        self.report(plan.problems);
+        self.report(plan);
         Ok(())
     }
 
@@ -364,41 +330,15 @@ impl State {
 
     /// A node without room for all Services should not get their traffic. Without room for a table
     /// of the consistent choice they are all served, at random.
-    fn report_full(&mut self, full: &BTreeSet<Limit>) {
-        self.reconciler.health.set_overflow(full.iter().any(|limit| *limit != Limit::Maglev));
-        for limit in full.difference(&self.full) {
-            error!("map {} is full: raise {}", limit.map(), limit.flag());
-        }
-        self.full.clone_from(full);
-    }
-
-    /// Says each problem once, and once more that it is solved.
-    fn report(&mut self, unplaced: Vec<Problem>) {
-        let problems: BTreeSet<Problem> = (self.reconciler.index.problems().cloned())
+    fn report(&mut self, plan: Plan) {
+        self.reconciler.health.set_overflow(plan.full.iter().any(|limit| *limit != Limit::Maglev));
+        self.reports.full(plan.full);
+        let problems = (self.reconciler.index.problems().cloned())
             .chain(self.source_problems.iter().cloned())
-            .chain(self.node.problems.iter().cloned())
+            .chain(self.node.problems().iter().cloned())
             .chain(self.health_checks.problems())
-            .chain(unplaced.iter().cloned())
             .collect();
-        for problem in problems.difference(&self.reported) {
-            // What has no room is the fault of no object, and this node does not do its job.
-            if unplaced.contains(problem) {
-                error!("{problem}");
-            } else {
-                warn!("{problem}");
-            }
-        }
-        if let Some(teller) = &self.teller {
-            // What does not fit into the queue is in the log.
-            let new = problems.difference(&self.reported).cloned();
-            new.for_each(|problem| drop(teller.try_send(problem)));
-        }
-        for problem in self.reported.difference(&problems) {
-            info!("solved: {problem}");
-        }
-        let count = i64::try_from(problems.len()).unwrap_or(i64::MAX);
-        self.reconciler.metrics.problems.set(count);
-        self.reported = problems;
+        self.reports.problems(problems, &plan.problems.into_iter().collect());
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use podium_proxy::{
     datapath::{
-        Datapath as _,
+        self, Datapath as _,
         fake::{Answer, FakeDatapath},
     },
     model::{Desired, Frontend, ObjectName, PortName, Reach, ServicePort},
@@ -313,14 +313,6 @@ fn run(datapath: &mut FakeDatapath, ops: &[Op], tables: &mut Tables) {
     }
 }
 
-/// What a new agent finds, much later: nobody reads what was there before.
-fn taken_over(datapath: &mut FakeDatapath, limits: Limits) -> Held {
-    datapath.execute(&Op::WaitForReaders).unwrap();
-    let held = Held::rebuild(&datapath.snapshot().unwrap(), limits);
-    held.renewals().for_each(|op| datapath.execute(&op).unwrap());
-    held
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
@@ -360,7 +352,7 @@ proptest! {
                 prop_assert!(between.is_ok(), "after {op:?}: {}", between.unwrap_err());
             }
             if killed_at.is_some() {
-                held = taken_over(&mut datapath, limits());
+                held = datapath::take_over(&mut datapath, limits()).unwrap();
                 plan = plan::plan(&mut held, &desired);
                 prop_assert!(plan.problems.is_empty(), "{:?}", plan.problems);
                 run(&mut datapath, &plan.ops, &mut tables);
@@ -403,7 +395,7 @@ proptest! {
             let ops = &plan.ops[..killed_at.unwrap_or(plan.ops.len())];
             run(&mut datapath, ops, &mut tables);
             if killed_at.is_some() {
-                held = taken_over(&mut datapath, small);
+                held = datapath::take_over(&mut datapath, small).unwrap();
             } else {
                 let was: HashMap<_, _> =
                     before.allowed.iter().map(|(to, from, allowed)| ((*to, *from), *allowed)).collect();
