@@ -1,0 +1,227 @@
+//! The bpf(2) calls of the tests: BPF_PROG_TEST_RUN, and the program that hangs a VLAN tag on a
+//! packet's metadata, where a device leaves it and where no other way of the test run puts it.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+/// Commands and numbers of `linux/bpf.h`.
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+
+/// What a wrapper returns when its tail call did not happen.
+const NO_TAIL_CALL: i32 = 0x77;
+
+/// Largest packet that comes back.
+const OUTPUT_LEN: usize = 4096;
+
+/// What a program gets besides the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// A packet buffer that came in through (or is about to leave through) a device.
+    Buffer { ifindex: u32 },
+    /// A frame that a driver has just received.
+    Frame { ifindex: u32 },
+}
+
+#[repr(C)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    zero: u32,
+}
+
+/// Runs a program once on a packet: its verdict, and the packet it left.
+pub fn test_run(
+    program: BorrowedFd<'_>,
+    context: Context,
+    packet: &[u8],
+) -> io::Result<(i32, Vec<u8>)> {
+    let packet_len = u32::try_from(packet.len()).map_err(io::Error::other)?;
+    // The heads of `struct __sk_buff` and `struct xdp_md`.
+    let words: Vec<u32> = match context {
+        Context::Buffer { ifindex } => vec![0, 0, 0, 0, 0, 0, 0, 0, 0, ifindex, ifindex, 0],
+        Context::Frame { ifindex } => vec![0, packet_len, 0, ifindex, 0, 0],
+    };
+    let mut output = vec![0_u8; OUTPUT_LEN];
+    let mut attr = TestRun {
+        prog_fd: number(program),
+        retval: 0,
+        data_size_in: packet_len,
+        data_size_out: OUTPUT_LEN as u32,
+        data_in: packet.as_ptr() as u64,
+        data_out: output.as_mut_ptr() as u64,
+        repeat: 1,
+        duration: 0,
+        ctx_size_in: (words.len() * 4) as u32,
+        ctx_size_out: 0,
+        ctx_in: words.as_ptr() as u64,
+        ctx_out: 0,
+        flags: 0,
+        cpu: 0,
+        batch_size: 0,
+        zero: 0,
+    };
+    call(BPF_PROG_TEST_RUN, &mut attr)?;
+    output.truncate(attr.data_size_out as usize);
+    Ok((attr.retval.cast_signed(), output))
+}
+
+/// A program that puts a VLAN tag on the packet's metadata and goes on into another program.
+pub struct Tagged {
+    program: OwnedFd,
+    _programs: OwnedFd,
+}
+
+impl Tagged {
+    pub fn new(program: BorrowedFd<'_>, tag_control: u16) -> io::Result<Self> {
+        let programs = prog_array(program)?;
+        let fd = u64::from(number(programs_fd(&programs)));
+        let instructions: [u64; 11] = [
+            instruction(0xbf, 6, 1, 0),                      // r6 = r1
+            instruction(0xb7, 2, 0, 0x0081),                 // r2 = htons(0x8100)
+            instruction(0xb7, 3, 0, i32::from(tag_control)), // r3 = tag
+            instruction(0x85, 0, 0, 18),                     // skb_vlan_push
+            instruction(0xbf, 1, 6, 0),                      // r1 = r6
+            instruction(0x18, 2, 1, 0) | (fd << 32),         // r2 = array, first half
+            0,
+            instruction(0xb7, 3, 0, 0),  // r3 = 0
+            instruction(0x85, 0, 0, 12), // tail_call
+            instruction(0xb7, 0, 0, NO_TAIL_CALL),
+            instruction(0x95, 0, 0, 0), // exit
+        ];
+        let program = load_classifier(&instructions)?;
+        Ok(Self { program, _programs: programs })
+    }
+
+    /// As [`test_run`]; the tag itself stays in the metadata and is not part of the packet.
+    pub fn run(&self, context: Context, packet: &[u8]) -> io::Result<(i32, Vec<u8>)> {
+        let ran = test_run(programs_fd(&self.program), context, packet)?;
+        assert_ne!(ran.0, NO_TAIL_CALL, "the tail call into the program did not happen");
+        Ok(ran)
+    }
+}
+
+/// A classifier that lets everything pass: for tests of the harness itself.
+pub fn passing_classifier() -> io::Result<OwnedFd> {
+    load_classifier(&[instruction(0xb7, 0, 0, -1), instruction(0x95, 0, 0, 0)])
+}
+
+fn programs_fd(fd: &OwnedFd) -> BorrowedFd<'_> {
+    use std::os::fd::AsFd as _;
+    fd.as_fd()
+}
+
+/// `struct bpf_insn`: opcode, destination and source register, offset 0, immediate.
+fn instruction(opcode: u8, to: u8, from: u8, immediate: i32) -> u64 {
+    u64::from(opcode)
+        | (u64::from(to | (from << 4)) << 8)
+        | (u64::from(immediate.cast_unsigned()) << 32)
+}
+
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+fn load_classifier(instructions: &[u64]) -> io::Result<OwnedFd> {
+    let mut attr = ProgLoad {
+        prog_type: BPF_PROG_TYPE_SCHED_CLS,
+        insn_cnt: instructions.len() as u32,
+        insns: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+    };
+    let fd = call(BPF_PROG_LOAD, &mut attr)?;
+    // SAFETY: the kernel just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    zero: u32,
+}
+
+#[repr(C)]
+struct MapUpdate {
+    map_fd: u32,
+    zero: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+fn prog_array(only: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type: BPF_MAP_TYPE_PROG_ARRAY,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        map_flags: 0,
+        zero: 0,
+    };
+    let fd = call(BPF_MAP_CREATE, &mut attr)?;
+    // SAFETY: the kernel just made this descriptor for us alone.
+    let array = unsafe { OwnedFd::from_raw_fd(fd) };
+    let (key, value) = (0_u32, number(only));
+    let mut attr = MapUpdate {
+        map_fd: number(programs_fd(&array)),
+        zero: 0,
+        key: (&raw const key) as u64,
+        value: (&raw const value) as u64,
+        flags: 0,
+    };
+    call(BPF_MAP_UPDATE_ELEM, &mut attr)?;
+    Ok(array)
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    // An open descriptor is never negative.
+    fd.as_raw_fd().unsigned_abs()
+}
+
+fn call<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+    let size = size_of::<T>();
+    // SAFETY: `attr` is the beginning of a `union bpf_attr` for this command, `size` its length;
+    // every pointer in it is to memory that outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(result).map_err(io::Error::other)
+}
