@@ -1,6 +1,7 @@
 //! A cluster on this machine: control plane, nodes and ingress, each program in its own namespace,
 //! all below one work folder. Dropping it takes everything down.
 
+mod client;
 mod control_plane;
 mod node;
 
@@ -18,6 +19,7 @@ use crate::process::{Launch, Process, log_tail};
 use crate::wait::wait_until;
 use crate::workdir::Workdir;
 
+pub use client::OutsideClient;
 pub use control_plane::ControlPlane;
 pub use node::{Node, mount_bpf};
 
@@ -135,6 +137,14 @@ impl Cluster {
         let node = Node::start(&self.workdir, &self.binaries, &self.fabric, &self.control, number)?;
         self.nodes.push(node);
         self.nodes.last_mut().context("node just added")
+    }
+
+    /// Adds a client outside of the nodes; there is place for one.
+    ///
+    /// # Errors
+    /// When something cannot be made, or there is one already.
+    pub fn add_client(&self) -> anyhow::Result<OutsideClient> {
+        OutsideClient::join(&self.workdir, &self.fabric)
     }
 
     /// Starts the ingress on the first node, again where it was started before, for Ingresses of the class `class`.

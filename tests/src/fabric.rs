@@ -65,6 +65,9 @@ impl Fabric {
 /// Address of the control plane.
 pub const CONTROL_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
 
+/// Address of a client that is no part of the cluster.
+pub const CLIENT_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 100);
+
 /// Address of the node with this number, counted from 1.
 pub fn node_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(172, 30, 0, 10 + number)

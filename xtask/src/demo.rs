@@ -5,6 +5,7 @@ mod bring_up;
 mod forward;
 mod look_around;
 mod measure;
+mod outside;
 mod pods;
 mod section;
 

@@ -10,6 +10,7 @@ use podium_tests::wait::wait_until;
 use serde_json::Value;
 
 use crate::demo::Demo;
+use crate::demo::outside;
 use crate::demo::pods;
 use crate::demo::section::Section;
 
@@ -17,7 +18,8 @@ use crate::demo::section::Section;
 pub type Measure = fn(&mut Demo) -> anyhow::Result<Section>;
 
 /// All of them, in the order of the report.
-pub const ALL: [Measure; 7] = [ingress, gateway, spread, latency, kill, delete, job];
+pub const ALL: [Measure; 8] =
+    [ingress, gateway, spread, latency, kill, delete, job, outside::measure];
 
 const MODEL_SELECTOR: &str = "app=ml-model";
 const LOAD_SECONDS: u64 = 8;
@@ -229,7 +231,7 @@ fn pods_in(seen: &Value) -> usize {
 }
 
 /// Pods and their counts, with bars.
-fn table(seen: &Value) -> Vec<String> {
+pub fn table(seen: &Value) -> Vec<String> {
     let counts: Vec<(&String, u64)> = seen["pods"]
         .as_object()
         .into_iter()

@@ -2,6 +2,7 @@
 //! saw as one JSON object on standard output.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -68,6 +69,8 @@ fn percentiles(sorted: &[u128]) -> Value {
 struct Seen {
     latencies_us: Vec<u128>,
     pods: BTreeMap<String, u64>,
+    /// The addresses that pods took the requests to come from.
+    sources: BTreeMap<String, u64>,
     failures: Vec<(u128, String)>,
 }
 
@@ -99,6 +102,11 @@ fn client(plan: &Plan, taken: &AtomicU64, deadline: Instant) -> Seen {
                 let answer: Value = serde_json::from_str(&body).unwrap_or_default();
                 let pod = answer["pod"].as_str().unwrap_or("unknown").to_owned();
                 *seen.pods.entry(pod).or_default() += 1;
+                if let Some(Ok(peer)) = answer["peer"].as_str().map(str::parse::<SocketAddr>) {
+                    // IPv4 shows itself in IPv6 form to sockets of both.
+                    let source = peer.ip().to_canonical().to_string();
+                    *seen.sources.entry(source).or_default() += 1;
+                }
             }
             Ok((status, _)) => seen.failures.push((at_ms, format!("status {status}"))),
             Err(error) => seen.failures.push((at_ms, error.to_string())),
@@ -118,6 +126,9 @@ fn report(all: Vec<Seen>, elapsed: Duration) -> Value {
         for (pod, count) in seen.pods {
             *total.pods.entry(pod).or_default() += count;
         }
+        for (source, count) in seen.sources {
+            *total.sources.entry(source).or_default() += count;
+        }
     }
     total.latencies_us.sort_unstable();
     total.failures.sort();
@@ -135,6 +146,7 @@ fn report(all: Vec<Seen>, elapsed: Duration) -> Value {
         "failures": failures,
         "latencyUs": percentiles(&total.latencies_us),
         "pods": total.pods,
+        "sources": total.sources,
         "seconds": elapsed.as_secs_f64(),
     })
 }
