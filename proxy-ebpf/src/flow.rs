@@ -11,6 +11,7 @@
 //! | source kept, endpoint on this node | `client → service` at ingress, `endpoint → client` at egress |
 //! | source rewritten, endpoint on this node | these two, and `client → endpoint` at egress, `endpoint → node` at ingress |
 //! | source rewritten, endpoint elsewhere | `client → service` and `endpoint → node`, both at ingress, both forwarded |
+//! | source kept, the client's port taken by another of its flows | as with the source kept, both ends at each hook ([`flags::PORT_REWRITTEN`]) |
 //! | direct server return | `client → service` at ingress, forwarded; on the endpoint's node `endpoint → client` at egress |
 
 use crate::address::AddressPort;
@@ -124,6 +125,9 @@ pub mod flags {
     pub const FIN: u32 = 1 << 4;
     /// A packet of this entry carried RST (or SCTP ABORT).
     pub const RST: u32 = 1 << 5;
+    /// Both ends change at this hook, and the packet goes on through the stack: the client's address
+    /// is kept, but its port is one that another flow to the same endpoint has.
+    pub const PORT_REWRITTEN: u32 = 1 << 7;
     /// A packet of this entry carried more than SYN: for an answer, that there is one.
     pub const ESTABLISHED: u32 = 1 << 6;
 }

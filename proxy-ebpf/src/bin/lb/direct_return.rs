@@ -71,6 +71,18 @@ pub const fn is_sent_with(packet: &Packet) -> bool {
     packet.needs_live_endpoint() && packet.bytes <= BYTES_MAX && has_plain_header(packet)
 }
 
+/// Bytes that the option adds to a packet.
+#[inline(always)]
+pub const fn room_for(packet: &Packet) -> u32 {
+    if !is_sent_with(packet) {
+        0
+    } else if packet.v6 {
+        OptionsV6::LEN as u32
+    } else {
+        OptionV4::LEN as u32
+    }
+}
+
 #[inline(always)]
 const fn has_plain_header(packet: &Packet) -> bool {
     packet.l4 == if packet.v6 { L3 + 40 } else { L3 + 20 }

@@ -283,10 +283,13 @@ fn remember(buffer: &Buffer, scratch: &mut Scratch, place: Place) -> Result<(), 
     if flow.flags & flags::SOURCE_REWRITTEN == 0 {
         if let Some(answer) = flow.answer_key(packet.protocol) {
             *other_key = answer;
-            claim_egress(other_key, other)?;
-            // What an older flow of these ends left: their source is kept now.
-            *other_key = FlowKey::new(*ends, packet.protocol, Hook::Egress);
-            forget(other_key);
+            if claim_egress(other_key, other).is_err() {
+                ports::claim_for_client(packet, flow, other_key, other)?;
+            } else {
+                // What an older flow of these ends left: their source is kept now.
+                *other_key = FlowKey::new(*ends, packet.protocol, Hook::Egress);
+                forget(other_key);
+            }
         }
         return insert(key, flow);
     }

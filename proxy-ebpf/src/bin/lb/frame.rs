@@ -91,6 +91,13 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// Bytes of data in each packet that this one was joined from; 0 for one that is what it is.
+    #[inline(always)]
+    pub fn segment_len(&self) -> u32 {
+        // SAFETY: the context is valid for the length of the program.
+        unsafe { (*self.skb).gso_size }
+    }
+
     /// Whether the device shall complete the transport checksum, of whose segment only the sum of
     /// the pseudo header is there: then a helper that is told of changed bytes leaves it alone.
     #[inline(always)]

@@ -34,7 +34,8 @@ pub fn translate(buffer: &Buffer, scratch: &mut Scratch, hook: Hook) -> Result<A
     let Some(entry) = FLOWS.get_ptr(key) else { return Err(Refusal::NotAService) };
     // SAFETY: map memory stays readable; see `flows::known`.
     let entry = unsafe { &*entry };
-    let both = entry.flags & flags::FORWARD != 0;
+    let both = entry.flags & (flags::FORWARD | flags::PORT_REWRITTEN) != 0;
+    let forward = entry.flags & flags::FORWARD != 0;
     *inner_ends = inner.tuple;
     if both || matches!(hook, Hook::Ingress) {
         inner_ends.src = entry.to.dst;
@@ -51,7 +52,7 @@ pub fn translate(buffer: &Buffer, scratch: &mut Scratch, hook: Hook) -> Result<A
     if !rewrite(buffer, scratch) {
         return Err(Refusal::Malformed);
     }
-    if both { send_on(buffer, scratch) } else { pass_on(buffer, scratch) }
+    if forward { send_on(buffer, scratch) } else { pass_on(buffer, scratch) }
 }
 
 #[inline(never)]

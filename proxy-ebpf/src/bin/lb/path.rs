@@ -1,6 +1,6 @@
 //! The way of a packet through the node: what happens to it at ingress and at egress.
 
-use podium_proxy_ebpf::{Hook, Place, ServiceKey, flow::flags};
+use podium_proxy_ebpf::{Hook, Place, Protocol, ServiceKey, flow::flags};
 
 use crate::{
     direct_return, flows,
@@ -62,9 +62,13 @@ pub fn egress(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal>
     if flow.flags & flags::SOURCE_REWRITTEN == 0 {
         report::account(flow.service_id, 0, 1, u64::from(packet.bytes));
     }
-    *ends = packet.tuple;
-    ends.src = flow.to.src;
-    ends.src_port = flow.to.src_port;
+    if flow.flags & flags::PORT_REWRITTEN != 0 {
+        *ends = flow.to;
+    } else {
+        *ends = packet.tuple;
+        ends.src = flow.to.src;
+        ends.src_port = flow.to.src_port;
+    }
     translate(buffer, packet, ends, 0)?;
     Ok(Action::Pass)
 }
@@ -103,11 +107,32 @@ fn is_unallocated(ip: &[u8; 16]) -> bool {
 #[inline(always)]
 fn to_endpoint_only(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
     let Scratch { packet, flow, ends, .. } = scratch;
-    *ends = packet.tuple;
-    ends.dst = flow.to.dst;
-    ends.dst_port = flow.to.dst_port;
+    if flow.flags & flags::PORT_REWRITTEN != 0 {
+        *ends = flow.to;
+    } else {
+        *ends = packet.tuple;
+        ends.dst = flow.to.dst;
+        ends.dst_port = flow.to.dst_port;
+    }
     translate(buffer, packet, ends, 0)?;
     Ok(Action::Pass)
+}
+
+/// Bytes of the longest packet that will be made of this one on the wire, from the network header
+/// on: the device, or the kernel for it, cuts up what it joined.
+#[inline(always)]
+fn longest(buffer: &Buffer, packet: &Packet) -> Option<u32> {
+    let segment = buffer.segment_len();
+    if segment == 0 {
+        return Some(packet.bytes);
+    }
+    let header = if packet.protocol == Protocol::Tcp as u8 {
+        let words: u8 = buffer.load(packet.l4 + 12)?;
+        u32::from(words >> 4) * 4
+    } else {
+        8
+    };
+    Some(packet.l4 - L3 + header + segment)
 }
 
 /// How many routers the packet may still pass.
@@ -122,7 +147,13 @@ fn forward(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
     let Scratch { packet, flow, hop, .. } = scratch;
     let time_to_live = time_to_live(buffer, packet).ok_or(Refusal::Malformed)?;
     if time_to_live > 1 {
-        route::look_up(buffer, packet, &flow.to, 0, hop)?;
+        let room = if flow.flags & flags::DIRECT_RETURN == 0 {
+            0
+        } else {
+            direct_return::room_for(packet)
+        };
+        let len = longest(buffer, packet).ok_or(Refusal::Malformed)? + room;
+        route::look_up(buffer, packet, &flow.to, len as u16, hop)?;
     }
     if time_to_live <= 1 || hop.is_too_narrow {
         flows::expect_detour(scratch);

@@ -7,7 +7,8 @@ use aya_ebpf::{
     },
 };
 use podium_proxy_ebpf::{
-    AddressPort, Config, FlowEntry, FlowKey, Hook, Protocol, ServiceKey, Tuple, config::NAT_RANGES,
+    AddressPort, Config, FlowEntry, FlowKey, Hook, PortRange, Protocol, ServiceKey, Tuple,
+    config::NAT_RANGES, flow::flags,
 };
 
 use crate::{
@@ -20,6 +21,9 @@ use crate::{
 
 /// Ports tried before giving up. With nine of ten taken, all of them are in one case of thirty.
 const TRIES: u32 = 32;
+
+/// The same for a client's own ports, of which few can be taken.
+const CLIENT_TRIES: u32 = 4;
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
@@ -62,6 +66,35 @@ pub fn claim(
         }
     }
     Err(Refusal::NatPortsExhausted)
+}
+
+/// Finds another port for a client whose own is taken on the way to this endpoint: by another of
+/// its flows, to another address of a service. Its address is kept.
+#[inline(always)]
+pub fn claim_for_client(
+    packet: &Packet,
+    flow: &mut FlowEntry,
+    key: &mut FlowKey,
+    back: &mut FlowEntry,
+) -> Result<(), Refusal> {
+    const UNPRIVILEGED: PortRange = PortRange { first: 1024, len: u16::MAX - 1023 };
+    flow.flags |= flags::PORT_REWRITTEN;
+    back.flags |= flags::PORT_REWRITTEN;
+    for _ in 0..CLIENT_TRIES {
+        flow.to.src_port = within(UNPRIVILEGED).to_be_bytes();
+        *key = FlowKey::new(flow.to.reversed(), packet.protocol, Hook::Egress);
+        if take(key, back) {
+            return Ok(());
+        }
+    }
+    Err(Refusal::NatPortsExhausted)
+}
+
+#[inline(always)]
+fn within(range: PortRange) -> u16 {
+    // SAFETY: a plain helper without arguments.
+    let random = u64::from(unsafe { bpf_get_prandom_u32() });
+    range.first.wrapping_add(((random * u64::from(range.len)) >> 32) as u16)
 }
 
 /// One of the configured ports, all equally likely.
