@@ -10,7 +10,7 @@ use podium_proxy_ebpf::{
 use crate::{
     checksum,
     fixture::{Fixture, assert_checksums, assert_only_translated, check},
-    net::FAMILIES,
+    net::{FAMILIES, Net},
     packet::{ACK, Body, DESTINATION, Fragment, HOP_BY_HOP, Packet, ROUTING, SYN},
     read::{self, Read},
     world::{At, Verdict, World},
@@ -29,8 +29,8 @@ fn serve_both(fixture: &mut Fixture<'_>) {
 }
 
 /// Options of IPv4, extension headers of IPv6.
-fn with_extras(fixture: &Fixture<'_>, packet: Packet) -> Packet {
-    if fixture.net.is_v4() {
+pub fn with_extras(net: Net, packet: Packet) -> Packet {
+    if net.is_v4() {
         return Packet { options: vec![7, 7, 4, 0, 0, 0, 0, 0], ..packet };
     }
     let extensions = vec![
@@ -53,7 +53,7 @@ fn kernel_packet_options_and_extension_headers() {
                 net.udp("client:40000", to, b"data"),
                 net.sctp("client:40000", to, 1, &[0; 16]),
             ] {
-                let packet = Packet { tos: 0xb8, ..with_extras(fixture, packet) };
+                let packet = Packet { tos: 0xb8, ..with_extras(net, packet) };
                 let left = fixture.step(to, At::Uplink, &packet);
                 assert_only_translated(to, &packet.bytes(), &left);
             }
@@ -222,7 +222,7 @@ fn kernel_packet_truncated_at_every_length() {
                 (12, net.sctp("client:40000", to, 1, &[0; 16])),
             ] {
                 let plain = packet.clone();
-                for packet in [plain, with_extras(&fixture, packet)] {
+                for packet in [plain, with_extras(net, packet)] {
                     every_beginning(fixture.world, &packet, header_len);
                 }
             }

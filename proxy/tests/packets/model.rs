@@ -12,6 +12,7 @@ use podium_proxy_ebpf::{AddressPort, Endpoint, FrontendKind, Protocol};
 use crate::{
     fixture::{Fixture, Service, assert_checksums, assert_only_translated},
     forward::answer,
+    headers::with_extras,
     net::{FAMILIES, NAT_PORTS, Net},
     packet::{ACK, Packet, RST, SYN},
     read::{self, Read},
@@ -54,14 +55,25 @@ struct Sent {
     to: SocketAddr,
     opens: bool,
     resets: bool,
+    /// It has options or extension headers, to which no refusal is made.
+    has_extras: bool,
     packet: Packet,
 }
 
 /// splitmix64.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, count: usize) -> usize {
+    /// From a seed that is shown when the test fails.
+    pub fn new() -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let seed = std::env::var("PODIUM_SEED")
+            .map_or(now.as_nanos() as u64, |text| text.parse().expect("PODIUM_SEED is no number"));
+        println!("PODIUM_SEED={seed}");
+        Self(seed)
+    }
+
+    pub fn below(&mut self, count: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -155,29 +167,16 @@ impl Model {
 
 #[test]
 fn kernel_packet_random_services_and_packets() {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = std::env::var("PODIUM_SEED")
-        .map_or(now.as_nanos() as u64, |text| text.parse().expect("PODIUM_SEED is no number"));
-    println!("PODIUM_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new();
     let mut world = World::new("model");
     for net in FAMILIES {
         let mut fixture = Fixture::new(&mut world, net);
         let mut model = Model::default();
         let protocols = [0; 3].map(|_| PROTOCOLS[random.below(3)]);
-        // A flow's packets keep the policy it was opened with, as they do with conntrack: policies
-        // that change are not for this test.
-        let local = [0; 3].map(|_| (random.one_in(3), random.one_in(4)));
         for round in 0..ROUNDS {
             for (index, protocol) in protocols.iter().enumerate() {
                 if round == 0 || random.one_in(3) {
                     let service = service(&fixture, &mut random, index, *protocol);
-                    let service = match local[index] {
-                        (true, true) => service.external_local().internal_local(),
-                        (true, false) => service.external_local(),
-                        (false, true) => service.internal_local(),
-                        (false, false) => service,
-                    };
                     model.services.insert(index, fixture.serve(service));
                 }
             }
@@ -209,6 +208,12 @@ fn service(
         service = service.source_ranges(&[range]);
     }
     if random.one_in(3) {
+        service = service.external_local();
+    }
+    if random.one_in(4) {
+        service = service.internal_local();
+    }
+    if random.one_in(3) {
         service = service.affinity(600);
     }
     service
@@ -238,10 +243,12 @@ fn packet(net: Net, random: &mut Random, protocols: &[Protocol; 3]) -> Sent {
         Protocol::Sctp if resets => net.sctp(&from, &to, 6, &[]),
         Protocol::Sctp => net.sctp(&from, &to, u8::from(opens), &vec![1; random.below(100)]),
     };
+    let has_extras = random.one_in(8);
+    let packet = if has_extras { with_extras(net, packet) } else { packet };
     let at = if is_pod { At::Pod } else { At::Uplink };
     let resets = resets && protocol != Protocol::Udp;
     let opens = opens && protocol != Protocol::Udp;
-    Sent { at, protocol, from: packet.from, to: packet.to, opens, resets, packet }
+    Sent { at, protocol, from: packet.from, to: packet.to, opens, resets, has_extras, packet }
 }
 
 fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
@@ -259,7 +266,9 @@ fn step(fixture: &Fixture<'_>, model: &mut Model, sent: &Sent) {
     match expected {
         Expected::Untouched => assert!(verdict == Verdict::Next && left == bytes, "{what}"),
         Expected::Dropped => assert_eq!(verdict, Verdict::Drop, "{what}"),
-        Expected::Refused if sent.resets => assert_eq!(verdict, Verdict::Drop, "{what}"),
+        Expected::Refused if sent.resets || sent.has_extras => {
+            assert_eq!(verdict, Verdict::Drop, "{what}")
+        }
         Expected::Refused => {
             assert_eq!(verdict, Verdict::Redirect, "{what}");
             let (_, read) = Read::frame(&left).unwrap();
@@ -291,6 +300,12 @@ fn follow(
     let is_forwarded = is_far && sent.at == At::Uplink;
     let next = if is_forwarded { Verdict::Redirect } else { Verdict::Next };
     assert_eq!(verdict, next, "{what}");
+    let (by_xdp, left_by_xdp) = fixture.world.run(At::Xdp, &sent.packet.bytes());
+    if is_forwarded && sent.protocol != Protocol::Sctp {
+        assert_eq!((by_xdp, &left_by_xdp), (Verdict::Back, &left), "XDP: {what}");
+    } else if sent.at == At::Uplink {
+        assert_eq!(by_xdp, Verdict::Next, "XDP: {what}");
+    }
     let run = |hooks: &[At], mut bytes: Vec<u8>| {
         for at in hooks {
             let (verdict, next) = fixture.world.run(*at, &bytes);

@@ -7,7 +7,7 @@ use podium_proxy_ebpf::Family;
 use crate::packet::{Body, Packet};
 
 /// Name, IPv4 and IPv6 address. Where they are: see `world`.
-const NAMES: [(&str, &str, &str); 13] = [
+const NAMES: [(&str, &str, &str); 16] = [
     ("client", "198.51.100.9", "2001:db8:9::9"),
     ("client2", "198.51.100.77", "2001:db8:9::77"),
     ("gateway", "192.0.2.254", "2001:db8:2::fe"),
@@ -20,6 +20,9 @@ const NAMES: [(&str, &str, &str); 13] = [
     ("cluster", "10.96.0.10", "fd00:96::10"),
     ("nobody", "10.96.7.7", "fd00:96::707"),
     ("balancer", "203.0.113.10", "2001:db8:3::10"),
+    ("nowhere", "10.250.0.1", "fd00:250::1"),
+    ("silent", "192.0.2.77", "2001:db8:2::77"),
+    ("loopback", "127.0.0.1", "::1"),
     ("external", "203.0.113.20", "2001:db8:3::20"),
 ];
 

@@ -78,7 +78,7 @@ impl<'a> Read<'a> {
             protocol: header[9],
             extra: if header_len > 20 { vec![header_len as u8 - 20] } else { vec![] },
             fragment: (offset > 0 || more).then_some((id, offset, more)),
-            transport: &bytes[header_len..len.min(bytes.len())],
+            transport: bytes.get(header_len..len.min(bytes.len()))?,
             is_whole: len <= bytes.len(),
             header_delta: checksum::internet_delta(header),
         })

@@ -65,6 +65,8 @@ addr add 10.244.1.1/24 dev pod0
 addr add fd00:244:1::1/64 dev pod0 nodad
 route add default via 192.0.2.254
 route add default via 2001:db8:2::fe
+route add blackhole 10.250.0.0/16
+route add blackhole fd00:250::/32
 route add 10.244.2.0/24 via 192.0.2.2
 route add fd00:244:2::/64 via 2001:db8:2::2
 neigh add 192.0.2.254 lladdr 02:00:00:00:00:fe dev up0 nud permanent
