@@ -21,5 +21,6 @@ mod net;
 mod packet;
 mod read;
 mod refuse;
+mod window;
 mod world;
 mod xdp;
