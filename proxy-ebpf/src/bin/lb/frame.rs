@@ -51,6 +51,9 @@ pub trait Frame {
     /// Bytes from the Ethernet header on.
     fn len(&self) -> u32;
 
+    /// Whether it was joined from several packets.
+    fn is_joined(&self) -> bool;
+
     /// Copies bytes out; `false`, if there are not that many.
     ///
     /// # Safety
@@ -167,6 +170,11 @@ impl Frame for Buffer {
     }
 
     #[inline(always)]
+    fn is_joined(&self) -> bool {
+        self.segment_len() != 0
+    }
+
+    #[inline(always)]
     unsafe fn copy_out(&self, offset: u32, to: *mut c_void, len: u32) -> bool {
         // SAFETY: the caller's promise.
         unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to, len) == 0 }
@@ -212,6 +220,11 @@ impl Frame for Received {
     fn len(&self) -> u32 {
         // SAFETY: the helper takes this hook's context.
         unsafe { bpf_xdp_get_buff_len(self.context.ctx) as u32 }
+    }
+
+    #[inline(always)]
+    fn is_joined(&self) -> bool {
+        false
     }
 
     #[inline(always)]

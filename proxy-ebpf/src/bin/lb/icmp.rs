@@ -20,12 +20,16 @@ use crate::{
 
 /// Bytes of an ICMP header before the packet it is about.
 const HEADER_LEN: u32 = 8;
+/// Bytes of a transport header that an error has to quote (RFC 792).
+const QUOTED_LEN: u32 = 8;
 
 /// Translates an error that is about a packet of a flow.
 #[inline(never)]
 pub fn translate(buffer: &Buffer, scratch: &mut Scratch, hook: Hook) -> Result<Action, Refusal> {
     let Scratch { packet: outer, inner, key, ends, inner_ends, .. } = scratch;
-    if !packet::parse_inner(buffer, outer.l4 + HEADER_LEN, outer.v6, inner) {
+    if !packet::parse_inner(buffer, outer.l4 + HEADER_LEN, outer.v6, inner)
+        || inner.l4 + QUOTED_LEN > L3 + outer.bytes
+    {
         return Err(Refusal::NotAService);
     }
     // The flow is that of the packets that the error's receiver gets: the other direction.

@@ -89,6 +89,18 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Whether the packet is long enough for what was read of it.
+    #[inline(always)]
+    const fn has_transport_header(&self) -> bool {
+        let len = match Protocol::from_number(self.protocol) {
+            _ if matches!(self.fragment, Fragment::Later) => 0,
+            Some(Protocol::Tcp) => 20,
+            Some(Protocol::Sctp) => 12,
+            Some(Protocol::Udp) | None => 8,
+        };
+        self.l4 + len <= L3 + self.bytes
+    }
+
     /// Whether the flow's endpoint has to be in its service's list for this packet: what opens a
     /// connection, and every datagram.
     #[inline(always)]
@@ -155,9 +167,13 @@ pub fn parse<F: Frame>(frame: &F, packet: &mut Packet) -> Kind {
         Some(ETHERTYPE_V6) => read(frame, L3, true, packet, false),
         _ => None,
     };
+    // A packet joined from others may be longer than its header can say, which then says nothing.
+    if packet.bytes == if packet.v6 { 40 } else { 0 } && frame.is_joined() {
+        packet.bytes = frame.len().wrapping_sub(L3);
+    }
     match parsed {
-        // A packet that was cut short is not translated.
-        Some(kind) if L3 + packet.bytes <= frame.len() => kind,
+        // A packet that was cut short is not translated, nor one that ends within its headers.
+        Some(kind) if L3 + packet.bytes <= frame.len() && packet.has_transport_header() => kind,
         _ => Kind::Foreign,
     }
 }
