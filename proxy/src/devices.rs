@@ -2,6 +2,7 @@
 //!
 //! [`classify`] decides from a listing of all devices, [`follow`] keeps the kernel as decided.
 
+mod claim;
 pub mod follow;
 mod listing;
 pub mod netlink;

@@ -245,13 +245,7 @@ fn run(args: &RunArgs) -> Result<()> {
     if !args.allow_kube_proxy && !args.takeover {
         kube_proxy::refuse()?;
     }
-    let node_name = match &args.node_name {
-        Some(name) => name.clone(),
-        None => nix::unistd::gethostname()
-            .context("cannot read the host name; give --node-name")?
-            .to_string_lossy()
-            .to_lowercase(),
-    };
+    let node_name = node_name(args)?;
     for sysctl in preflight::forwarding_off() {
         warn!("{sysctl} is 0: packets from outside to pods of this node will not get there");
     }
@@ -275,14 +269,7 @@ fn run(args: &RunArgs) -> Result<()> {
         let health = Health::default();
         let datapath = Arc::new(Mutex::new(datapath));
         metrics.count_from(Arc::clone(&datapath) as _);
-        let routes = serve::health_routes(health.clone(), metrics.clone());
-        serve::serve(args.healthz_bind_address, routes)
-            .await
-            .with_context(|| format!("cannot serve healthz on {}", args.healthz_bind_address))?;
-        let routes = serve::metrics_routes(health.clone(), metrics.clone());
-        serve::serve(args.metrics_bind_address, routes)
-            .await
-            .with_context(|| format!("cannot serve metrics on {}", args.metrics_bind_address))?;
+        serve(args, &health, &metrics).await?;
         tokio::spawn(collector.run(Duration::from_secs(args.flow_collect_interval)));
         let source = open_source(args, &node_name).await?;
         let index = Index::new(Some(node_name));
@@ -310,6 +297,25 @@ fn run(args: &RunArgs) -> Result<()> {
             _ = tokio::signal::ctrl_c() => stopped(),
         }
     })
+}
+
+fn node_name(args: &RunArgs) -> Result<String> {
+    if let Some(name) = &args.node_name {
+        return Ok(name.clone());
+    }
+    let name = nix::unistd::gethostname().context("cannot read the host name; give --node-name")?;
+    Ok(name.to_string_lossy().to_lowercase())
+}
+
+async fn serve(args: &RunArgs, health: &Health, metrics: &Metrics) -> Result<()> {
+    let routes = serve::health_routes(health.clone(), metrics.clone());
+    serve::serve(args.healthz_bind_address, routes)
+        .await
+        .with_context(|| format!("cannot serve healthz on {}", args.healthz_bind_address))?;
+    let routes = serve::metrics_routes(health.clone(), metrics.clone());
+    serve::serve(args.metrics_bind_address, routes)
+        .await
+        .with_context(|| format!("cannot serve metrics on {}", args.metrics_bind_address))
 }
 
 fn takeover(metrics: &Metrics) -> Result<Takeover> {

@@ -48,7 +48,7 @@ pub struct Metrics {
     pub healthz_total: IntCounterVec,
     /// Answers of livez, by status code.
     pub livez_total: IntCounterVec,
-    /// Objects that are skipped in whole or in part.
+    /// Objects and network devices that are skipped in whole or in part.
     pub problems: IntGauge,
     lacking: Arc<Mutex<Lacking>>,
     traffic: ServiceTraffic,
@@ -135,7 +135,10 @@ impl Metrics {
             )?,
             healthz_total: by_code("proxy_healthz_total", "Answers of healthz.")?,
             livez_total: by_code("proxy_livez_total", "Answers of livez.")?,
-            problems: IntGauge::with_opts(own("problems", "Objects skipped in whole or in part."))?,
+            problems: IntGauge::with_opts(own(
+                "problems",
+                "Objects and network devices not served in whole or in part.",
+            ))?,
             lacking: Arc::default(),
             traffic: ServiceTraffic::new()?,
             kernel: KernelReadings::new()?,

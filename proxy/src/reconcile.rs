@@ -5,6 +5,7 @@ mod known_node;
 mod reports;
 
 use std::{
+    future,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -143,6 +144,10 @@ impl State {
                     None => return Ok(()),
                 },
                 Some(()) = health_check_failures.recv() => {
+                    self.dirty = true;
+                    continue;
+                }
+                () = device_problems_changed(&mut self.devices) => {
                     self.dirty = true;
                     continue;
                 }
@@ -337,8 +342,16 @@ impl State {
             .chain(self.source_problems.iter().cloned())
             .chain(self.node.problems().iter().cloned())
             .chain(self.health_checks.problems())
+            .chain(self.devices.iter().flat_map(devices::Handle::problems))
             .collect();
         self.reports.problems(problems, &plan.problems.into_iter().collect());
+    }
+}
+
+async fn device_problems_changed(devices: &mut Option<devices::Handle>) {
+    match devices {
+        Some(devices) => devices.problems_changed().await,
+        None => future::pending().await,
     }
 }
 

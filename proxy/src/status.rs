@@ -1,6 +1,8 @@
 //! What the kernel holds, for people and programs. Read from pinned state alone: it works while no
 //! agent runs.
 
+mod devices;
+
 use std::{
     collections::BTreeMap,
     fmt::{self, Write as _},
@@ -11,6 +13,7 @@ use serde::Serialize;
 
 use crate::{
     datapath::{Datapath, Error, kernel::KernelDatapath, links, pins::PinDir},
+    devices::attached,
     model::{Reach, protocol_text},
     plan::{
         Limit,
@@ -19,6 +22,7 @@ use crate::{
     },
     trace::kind_text,
 };
+pub use devices::DeviceStatus;
 
 /// Everything `podium-proxy status` shows.
 #[derive(Debug, Serialize)]
@@ -26,6 +30,8 @@ use crate::{
 pub struct Status {
     /// The programs in their places.
     pub programs: Vec<ProgramStatus>,
+    /// The programs on network devices.
+    pub devices: Vec<DeviceStatus>,
     /// How full the maps are that hold services.
     pub maps: Vec<MapStatus>,
     /// Every service port.
@@ -136,7 +142,9 @@ pub fn read(pins: &PinDir) -> Result<Status, Error> {
     let programs = (links::attached(&pins.links()).into_iter())
         .map(|(hook, program_id, attached)| ProgramStatus { hook: hook.name, program_id, attached })
         .collect();
-    Ok(Status::new(&held, &counters, programs))
+    let devices = attached(&pins.links()).map_err(|error| Error::Devices(Box::new(error)))?;
+    let devices = devices.into_iter().map(DeviceStatus::from).collect();
+    Ok(Status::new(&held, &counters, programs, devices))
 }
 
 impl Status {
@@ -145,6 +153,7 @@ impl Status {
         held: &Held,
         counters: &BTreeMap<u32, ServiceCounters>,
         programs: Vec<ProgramStatus>,
+        devices: Vec<DeviceStatus>,
     ) -> Self {
         let services = (held.ports.values())
             .map(|port| {
@@ -165,7 +174,7 @@ impl Status {
             size,
             flag: limit.flag(),
         });
-        Self { programs, maps: maps.into(), services }
+        Self { programs, devices, maps: maps.into(), services }
     }
 }
 
@@ -209,6 +218,7 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let attached = self.programs.iter().filter(|program| program.attached).count();
         writeln!(f, "programs: {attached} of {} attached", links::HOOKS.len())?;
+        devices::write_line(f, &self.devices)?;
         for MapStatus { map, used, size, flag } in &self.maps {
             writeln!(f, "{map} {used}/{size} ({flag})")?;
         }

@@ -541,9 +541,10 @@ fn traces_of_packets_and_status_say_why() {
           ports of this ClusterIP: 80/TCP (default/web)
         => refused at once (ICMP port unreachable): a ClusterIP, but none of its ports
     "#]].assert_eq(&text);
-    let status = Status::new(&held, &BTreeMap::new(), Vec::new());
+    let status = Status::new(&held, &BTreeMap::new(), Vec::new(), Vec::new());
     expect![[r#"
         programs: 0 of 8 attached
+        devices: none
         SERVICES 4/8 (--max-services)
         ENDPOINTS 3/6 (--max-endpoints)
         MAGLEV 1024/4096 (--max-maglev-blocks)

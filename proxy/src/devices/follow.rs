@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future,
     net::IpAddr,
     path::PathBuf,
     thread::{self, JoinHandle},
@@ -15,13 +16,14 @@ use tokio::{
     sync::watch,
     time,
 };
-use tracing::{Level, debug, info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Device, DeviceOptions, Plan, classify, listing,
     netlink::Socket,
     places::{Error, Outcome, Places, Programs, chain},
 };
+use crate::model::Problem;
 
 /// A full pass is made this often even if nothing was heard.
 const RELIST: Duration = Duration::from_secs(30);
@@ -49,6 +51,7 @@ pub struct Devices {
 #[derive(Debug)]
 pub struct Handle {
     node_ips: Option<watch::Sender<BTreeSet<IpAddr>>>,
+    problems: watch::Receiver<BTreeSet<Problem>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -61,6 +64,21 @@ impl Handle {
                 held.clone_from(ips);
                 differs
             });
+        }
+    }
+}
+
+impl Handle {
+    /// Devices that get no programs or not all, and why.
+    pub fn problems(&self) -> BTreeSet<Problem> {
+        self.problems.borrow().clone()
+    }
+
+    /// Waits until these are others.
+    pub async fn problems_changed(&mut self) {
+        if self.problems.changed().await.is_err() {
+            // Nobody follows devices any more.
+            future::pending::<()>().await;
         }
     }
 }
@@ -80,19 +98,22 @@ impl Devices {
     /// addresses are others; it may block.
     ///
     /// # Errors
-    /// If devices cannot be listed. A device that refuses its programs is logged, and tried again.
+    /// If devices cannot be listed. A device that refuses its programs is a problem ([`Handle::problems`])
+    /// and tried again.
     pub fn start(self, host_changed: impl Fn() + Send + 'static) -> Result<Handle, Error> {
         // Before the first listing, so that no change falls in between.
         let notifications = Socket::subscribe(listing::GROUPS)
             .map_err(Error::netlink("subscribe to changes of devices"))?;
         let places = Places::new(&self.options, &self.links, self.programs)?;
         let (sender, node_ips) = watch::channel(self.node_ips);
+        let (told, problems) = watch::channel(BTreeSet::new());
         let mut follower = Follower {
             places,
             options: self.options,
             node_ips,
             notifications: Some(notifications),
             addresses: None,
+            told,
             said: BTreeMap::new(),
             host_changed: Box::new(host_changed),
         };
@@ -105,7 +126,7 @@ impl Devices {
             .name("devices".to_owned())
             .spawn(move || follower.run(&runtime))
             .map_err(Error::netlink("start a thread for devices"))?;
-        Ok(Handle { node_ips: Some(sender), thread: Some(thread) })
+        Ok(Handle { node_ips: Some(sender), problems, thread: Some(thread) })
     }
 }
 
@@ -116,7 +137,9 @@ struct Follower {
     notifications: Option<Socket>,
     /// Of the host, when they were last listed.
     addresses: Option<BTreeSet<IpAddr>>,
-    /// What was logged about a device, which is not said twice.
+    /// What is wrong; the receiver says so.
+    told: watch::Sender<BTreeSet<Problem>>,
+    /// Notes on devices that are in the log.
     said: BTreeMap<String, String>,
     host_changed: Box<dyn Fn() + Send>,
 }
@@ -152,7 +175,10 @@ impl Follower {
             (rest, next) = match self.pass() {
                 Ok(took) => (took.min(REST_MAX), RELIST),
                 Err(error) => {
-                    self.say("", Level::WARN, &chain(&error));
+                    // Of the rest nothing is known that is not said already.
+                    self.told.send_if_modified(|told| {
+                        told.insert(problem("devices of this node".to_owned(), chain(&error)))
+                    });
                     (Duration::ZERO, RETRY)
                 }
             };
@@ -186,33 +212,27 @@ impl Follower {
     }
 
     fn report(&mut self, plan: &Plan, outcome: &Outcome) {
-        let mut current = BTreeSet::new();
-        for (name, why) in &plan.skipped {
-            current.insert(name.clone());
-            self.say(name, Level::INFO, &format!("device {name} gets no programs: {why}"));
-        }
         for (name, why) in &outcome.notes {
-            current.insert(name.clone());
-            self.say(name, Level::INFO, &format!("device {name} does without XDP: {why}"));
+            if self.said.get(name) != Some(why) {
+                info!("device {name} does without XDP: {why}");
+            }
         }
-        for (name, why) in &outcome.problems {
-            current.insert(name.clone());
-            self.say(name, Level::WARN, &format!("device {name}: {why}"));
-        }
-        self.said.retain(|name, _| current.contains(name));
+        self.said.clone_from(&outcome.notes);
+        let problems: BTreeSet<Problem> = (plan.skipped.iter())
+            .map(|(name, why)| (name, format!("gets no programs: {why}")))
+            .chain(outcome.problems.iter().map(|(name, why)| (name, why.clone())))
+            .map(|(name, message)| problem(format!("device {name}"), message))
+            .collect();
+        self.told.send_if_modified(|told| {
+            let differs = *told != problems;
+            *told = problems;
+            differs
+        });
     }
+}
 
-    fn say(&mut self, about: &str, level: Level, text: &str) {
-        if self.said.get(about).is_some_and(|said| said == text) {
-            return;
-        }
-        if level == Level::WARN {
-            warn!("{text}");
-        } else {
-            info!("{text}");
-        }
-        self.said.insert(about.to_owned(), text.to_owned());
-    }
+const fn problem(object: String, message: String) -> Problem {
+    Problem { object, field: String::new(), message }
 }
 
 fn addresses(devices: &[Device]) -> BTreeSet<IpAddr> {

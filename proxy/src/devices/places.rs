@@ -9,7 +9,7 @@ use std::{
 
 use nix::net::if_::if_indextoname;
 
-use super::{DeviceOptions, Place, Plan, Role, TcAttach, Xdp, netlink::Socket};
+use super::{DeviceOptions, Place, Plan, Role, TcAttach, Xdp, claim::Claim, netlink::Socket};
 use crate::datapath::{
     self,
     clsact::{self, Direction, Filter},
@@ -42,6 +42,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Two agents would remove each other's filters, which no folder of pins tells apart.
+    #[error("another podium-proxy works on the devices of this network namespace: stop it first")]
+    InUse,
     /// The pins.
     #[error(transparent)]
     Pins(#[from] datapath::Error),
@@ -74,6 +77,7 @@ pub struct Outcome {
 /// Where the programs are kept.
 #[derive(Debug)]
 pub(super) struct Places {
+    _claim: Claim,
     socket: Socket,
     links: PathBuf,
     programs: Programs,
@@ -96,6 +100,7 @@ impl Places {
             TcAttach::Tcx => return Err(Error::NoTcx),
         };
         Ok(Self {
+            _claim: Claim::new()?,
             socket: Socket::open().map_err(Error::netlink("open a netlink socket"))?,
             links: links.to_owned(),
             programs,
@@ -310,7 +315,9 @@ pub struct OnDevice {
     pub device: String,
     /// `tcx_ingress`, `clsact_egress`, `xdp_native` …
     pub hook: &'static str,
-    /// Id of the program, for bpftool.
+    /// Name of the program; empty if the kernel does not tell.
+    pub program: String,
+    /// Its id, for bpftool.
     pub program_id: u32,
     /// Whether the device still exists, and nobody took the program off it.
     pub attached: bool,
@@ -324,19 +331,28 @@ pub fn attached(links: &Path) -> Result<Vec<OnDevice>, Error> {
     let mut socket = Socket::open().map_err(Error::netlink("open a netlink socket"))?;
     let filters =
         clsact::filters(&mut socket).map_err(Error::netlink("list filters of devices"))?;
+    let names: BTreeMap<u32, String> = aya::programs::loaded_programs()
+        .flatten()
+        .filter_map(|program| Some((program.id(), program.name_as_str()?.to_owned())))
+        .collect();
+    let program = |id| names.get(&id).cloned().unwrap_or_default();
     let linked = links::attached_devices(links)?.into_iter().map(|link| OnDevice {
         device: device_name(link.ifindex),
         hook: link.hook.name(),
+        program: program(link.program_id),
         program_id: link.program_id,
         attached: link.attached,
     });
     let filtering = filters.iter().map(|filter| OnDevice {
         device: device_name(filter.ifindex),
         hook: filter.direction.name(),
+        program: program(filter.program_id),
         program_id: filter.program_id,
         attached: true,
     });
-    Ok(linked.chain(filtering).collect())
+    let mut found: Vec<OnDevice> = linked.chain(filtering).collect();
+    found.sort_by(|a, b| a.device.cmp(&b.device));
+    Ok(found)
 }
 
 fn device_name(index: u32) -> String {
@@ -348,8 +364,9 @@ fn device_name(index: u32) -> String {
 /// was any.
 ///
 /// # Errors
-/// If a link or filter cannot be removed.
+/// If an agent runs, or a link or filter cannot be removed.
 pub fn cleanup(links: &Path) -> Result<bool, Error> {
+    let _claim = Claim::new()?;
     let pinned = links::pinned_devices(links)?;
     for (hook, index) in &pinned {
         links::detach_device(*hook, *index, links)?;

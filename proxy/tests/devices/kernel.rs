@@ -279,7 +279,10 @@ fn kernel_xdp_native_generic_and_refused() {
         let modes = ["xdpgeneric", "xdp/", "xdp "];
         (modes.into_iter().find(|mode| shown.contains(mode))).map(|mode| mode.trim_end().to_owned())
     };
-    drop(namespace.start(&uplinks("native")));
+    let handle = namespace.start(&uplinks("native"));
+    let problems: Vec<String> = handle.problems().iter().map(ToString::to_string).collect();
+    assert_eq!(problems, ["device nic1: its driver has no native XDP"]);
+    drop(handle);
     assert_eq!(
         namespace.shown(),
         format!("{} eth0:xdp_native {}", tc("eth0"), tc("nic1")),
@@ -298,6 +301,26 @@ fn kernel_xdp_native_generic_and_refused() {
     drop(namespace.start(&uplinks("off")));
     assert_eq!(namespace.shown(), format!("{} {}", tc("eth0"), tc("nic1")));
     assert_eq!(mode("eth0"), None);
+}
+
+/// Filters have no folder of pins that would tell whose they are.
+#[test]
+fn kernel_two_agents_of_one_namespace_are_refused() {
+    let namespace = Namespace::new("two");
+    node();
+    let first = namespace.start("--tc-attach clsact --uplinks eth0,none");
+    let problems: Vec<String> = first.problems().iter().map(ToString::to_string).collect();
+    assert_eq!(problems, ["device none: gets no programs: there is no such device"]);
+    let shown = devices::attached(&namespace.links()).unwrap();
+    let shown: Vec<_> =
+        (shown.iter()).map(|one| format!("{} {} {}", one.device, one.hook, one.program)).collect();
+    assert_eq!(shown[..2], ["eth0 clsact_ingress uplink_ingress", "eth0 clsact_egress egress"]);
+    let refused = namespace.try_start("--tc-attach clsact --uplinks eth0");
+    assert!(matches!(refused, Err(devices::Error::InUse)), "{refused:?}");
+    assert!(matches!(devices::cleanup(&namespace.links()), Err(devices::Error::InUse)));
+    assert_eq!(devices::attached(&namespace.links()).unwrap().len(), shown.len());
+    drop(first);
+    drop(namespace.start("--tc-attach clsact --uplinks eth0"));
 }
 
 #[test]
