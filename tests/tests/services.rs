@@ -64,6 +64,14 @@ spec:
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: near}
+spec:
+  selector: {app: web}
+  trafficDistribution: PreferSameNode
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
 metadata: {name: nobody}
 spec:
   selector: {app: nobody}
@@ -135,6 +143,29 @@ fn clients(kubectl: &Kubectl) -> String {
     .concat()
 }
 
+/// `trafficDistribution`, from the Service over the hints in its slices to the kernel of a node.
+fn endpoints_of_the_own_node_are_preferred(kubectl: &Kubectl, from_node: &dyn Fn(&str) -> Value) {
+    let slices = ["get", "endpointslices", "-l", "kubernetes.io/service-name=near"];
+    let slices = kubectl.json(&slices).unwrap();
+    let slice = &slices["items"][0];
+    let trigger = "endpoints.kubernetes.io/last-change-trigger-time";
+    assert!(slice["metadata"]["annotations"][trigger].is_string(), "{slice}");
+    for endpoint in slice["endpoints"].as_array().unwrap() {
+        assert_eq!(endpoint["hints"]["forNodes"][0]["name"], endpoint["nodeName"], "{endpoint}");
+    }
+    let pods = kubectl.json(&["get", "pods", "-l", "app=web"]).unwrap();
+    let on_node = pods["items"].as_array().unwrap().iter();
+    let on_node = on_node.filter(|pod| pod["spec"]["nodeName"] == "node-1").count();
+    assert!((1..3).contains(&on_node), "the pods are not on both nodes");
+    let url = format!("http://{}/", cluster_ip(kubectl, "near"));
+    wait_until("Service near answers from the own node alone", LIMIT, || {
+        let seen = from_node(&url);
+        let right = seen["failed"] == 0 && pods_in(&seen) == on_node;
+        if right { Ok(()) } else { Err(seen.to_string()) }
+    })
+    .unwrap();
+}
+
 #[test]
 fn pods_reach_services_of_every_form() {
     let mut cluster = Cluster::for_test("services").unwrap();
@@ -171,6 +202,8 @@ fn pods_reach_services_of_every_form() {
         })
         .unwrap();
     }
+
+    endpoints_of_the_own_node_are_preferred(&kubectl, &from_node);
 
     kubectl.apply(&clients(&kubectl)).unwrap();
     for (name, pods) in [
