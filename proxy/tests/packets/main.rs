@@ -19,6 +19,7 @@ mod limits;
 mod model;
 mod net;
 mod packet;
+mod policies;
 mod read;
 mod refuse;
 mod window;
