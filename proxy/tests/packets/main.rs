@@ -15,6 +15,7 @@ mod forward;
 mod fuzz;
 mod harness;
 mod headers;
+mod lengths;
 mod limits;
 mod model;
 mod net;
