@@ -4,6 +4,7 @@ use crate::{
     ask::{Protocol, Question, who},
     island::{CLIENT, Island},
     manifest::{PORT, Service},
+    veth,
     world::{
         A, B, BALANCED, CLUSTER, NODE_PORT, at, cases, expect, expect_error, node_ip, two_nodes,
         web,
@@ -49,5 +50,24 @@ fn net_attached_by_clsact() {
     for node in &island.nodes {
         let filters = node.netns().show("tc", "filter show dev eth0 ingress");
         assert!(filters.contains("direct-action"), "{filters:?}");
+    }
+}
+
+#[test]
+fn net_attached_by_xdp_in_the_driver() {
+    let mut island = two_nodes("xdp");
+    veth::complete_checksums(&island.client, "eth0");
+    let mut programs = Vec::new();
+    for node in &island.nodes {
+        programs.push(veth::pass_all(&island.router, &format!("node{}", node.number())));
+        veth::complete_checksums(node.netns(), "eth0");
+        for pod in &node.pods {
+            veth::complete_checksums(&pod.netns, "eth0");
+        }
+    }
+    works(&mut island, &["--xdp", "native"]);
+    for node in &island.nodes {
+        let link = node.netns().show("ip", "-d link show eth0");
+        assert!(link.contains("prog/xdp"), "{link:?}");
     }
 }

@@ -8,8 +8,9 @@ use std::{
 use crate::{
     ask::{PROTOCOLS, Protocol, Question, seen, who},
     island::{CLIENT, Island},
+    manifest::PORT,
     node::Style,
-    world::{A, B, FAMILIES, NODE_PORT, at, node_ip, two_nodes, web},
+    world::{A, B, BALANCED, FAMILIES, NODE_PORT, at, node_ip, two_nodes, web},
 };
 
 #[test]
@@ -20,6 +21,7 @@ fn net_consistent_choice_over_nodes() {
             node.pod();
         }
     }
+    BALANCED.iter().for_each(|ip| island.route(ip, &[A, B]));
     island.manifest("web.yaml", &web().pods(&island.nodes[A]).pods(&island.nodes[B]).text());
     island.start();
     for family in FAMILIES {
@@ -30,6 +32,7 @@ fn net_consistent_choice_over_nodes() {
                 let targets = [
                     at(node_ip(&island.nodes[A], family), NODE_PORT),
                     at(node_ip(&island.nodes[B], family), NODE_PORT),
+                    at(BALANCED[family], PORT),
                 ];
                 let answers = island.client.run(|| {
                     let ask = |to: &String| Question::new(protocol, to).from(client, port).ask();
@@ -95,6 +98,36 @@ fn net_two_clients_with_one_port_are_told_apart() {
         assert_eq!(peers.len(), 2, "{peers:?}");
         for connection in &mut connections {
             assert_eq!(connection.fetch(10_000).unwrap(), "all");
+        }
+    }
+}
+
+#[test]
+fn net_same_client_port_to_two_addresses_of_a_service() {
+    for policy in ["Cluster", "Local"] {
+        let mut island = two_nodes("sameport");
+        BALANCED.iter().for_each(|ip| island.route(ip, &[B]));
+        let spec = serde_json::json!({"externalTrafficPolicy": policy});
+        island.manifest("web.yaml", &web().spec(spec).pods(&island.nodes[B]).text());
+        island.start();
+        for family in FAMILIES {
+            let client = CLIENT[family].parse().unwrap();
+            let targets =
+                [at(node_ip(&island.nodes[B], family), NODE_PORT), at(BALANCED[family], PORT)];
+            let questions =
+                targets.each_ref().map(|to| Question::new(Protocol::Tcp, to).from(client, 26_001));
+            let mut connections =
+                questions.map(|question| island.client.run(|| question.connect().unwrap()));
+            for _ in 0..3 {
+                for connection in &mut connections {
+                    let answer = connection.who().unwrap();
+                    assert_eq!(who(&answer), "pod-b1");
+                    if policy == "Local" {
+                        assert_eq!(seen(&answer).ip(), client);
+                    }
+                    assert_eq!(connection.fetch(10_000).unwrap(), "all");
+                }
+            }
         }
     }
 }

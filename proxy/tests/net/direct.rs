@@ -6,7 +6,7 @@ use crate::{
     ask::{Protocol, Question, who},
     island::{CLIENT, Island},
     manifest::PORT,
-    world::{A, B, BALANCED, FAMILIES, at, cases, expect, two_nodes, web},
+    world::{A, B, BALANCED, FAMILIES, NODE_PORT, at, cases, expect, node_ip, two_nodes, web},
 };
 
 fn direct(test: &str) -> Island {
@@ -61,5 +61,14 @@ fn net_direct_return_with_source_ranges_and_local_policy() {
     for (family, protocol) in cases() {
         let question = Question::new(protocol, &at(BALANCED[family], PORT));
         expect(&island.client, question, "pod-b1", CLIENT[family]);
+    }
+}
+
+#[test]
+fn net_direct_return_through_node_ports() {
+    let island = direct("dsrnode");
+    for (family, protocol) in cases() {
+        let to = at(node_ip(&island.nodes[A], family), NODE_PORT);
+        expect(&island.client, Question::new(protocol, &to), "pod-b1", CLIENT[family]);
     }
 }

@@ -24,4 +24,5 @@ mod sctp;
 mod server;
 mod sizes;
 mod topology;
+mod veth;
 mod world;

@@ -86,3 +86,22 @@ fn net_fragments_follow_the_first() {
         assert_eq!(who(&pod.netns.run(|| question.ask())), "pod-b1", "{question:?}");
     }
 }
+
+#[test]
+fn net_path_mtu_towards_the_endpoint_is_learned_by_clients() {
+    let mut island = two_nodes("pmtunode");
+    // Between the node that is asked and the endpoint.
+    let routes = "route change 10.244.2.0/24 via 192.0.2.12 mtu lock 1380\n\
+                  route change fd00:10:244:2::/64 via 2001:db8:a::12 mtu lock 1380";
+    island.nodes[A].netns().ip(routes);
+    island.manifest("web.yaml", &web().pods(&island.nodes[B]).text());
+    island.start();
+    for (family, command) in [(0, "-4 route show cache"), (1, "-6 route show cache")] {
+        let to = at(node_ip(&island.nodes[A], family), NODE_PORT);
+        let mut connection =
+            island.client.run(|| Question::new(Protocol::Tcp, &to).connect().unwrap());
+        assert_eq!(connection.send(3_000_000).unwrap(), "all", "{to}");
+        let cache = island.client.show("ip", command);
+        assert!(cache.contains("mtu 1380"), "family {family}, learned by the client: {cache:?}");
+    }
+}
