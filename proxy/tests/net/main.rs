@@ -20,6 +20,7 @@ mod node;
 mod policy;
 mod ranges;
 mod refusal;
+mod restart;
 mod sctp;
 mod server;
 mod sizes;
