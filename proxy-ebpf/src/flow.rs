@@ -121,15 +121,19 @@ pub mod flags {
     pub const DIRECT_RETURN: u32 = 1 << 2;
     /// The source is rewritten ([`FlowEntry::to`] differs from the key at both ends).
     pub const SOURCE_REWRITTEN: u32 = 1 << 3;
-    /// A packet of this entry carried FIN (or SCTP SHUTDOWN).
-    pub const FIN: u32 = 1 << 4;
-    /// A packet of this entry carried RST (or SCTP ABORT).
-    pub const RST: u32 = 1 << 5;
     /// Both ends change at this hook, and the packet goes on through the stack: the client's address
     /// is kept, but its port is one that another flow to the same endpoint has.
-    pub const PORT_REWRITTEN: u32 = 1 << 7;
+    pub const PORT_REWRITTEN: u32 = 1 << 4;
+
+    /// Where the bits begin that packets change; they have a byte of their own, so that no program
+    /// ever writes the others.
+    pub const STATE_SHIFT: u32 = 8;
+    /// A packet of this entry carried FIN (or SCTP SHUTDOWN).
+    pub const FIN: u32 = 1 << STATE_SHIFT;
+    /// A packet of this entry carried RST (or SCTP ABORT).
+    pub const RST: u32 = 1 << (STATE_SHIFT + 1);
     /// A packet of this entry carried more than SYN: for an answer, that there is one.
-    pub const ESTABLISHED: u32 = 1 << 6;
+    pub const ESTABLISHED: u32 = 1 << (STATE_SHIFT + 2);
 }
 
 /// How long entries outlive their last packet, by what the flow has come to. Values of

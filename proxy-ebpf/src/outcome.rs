@@ -43,11 +43,13 @@ pub enum Outcome {
     FragmentNotInserted = 16,
     /// Dropped: the source has to be rewritten, and no address of the node is known.
     NoNodeAddress = 17,
+    /// Dropped: the reset of a connection that is not known.
+    NothingToReset = 18,
 }
 
 impl Outcome {
     /// How many there are.
-    pub const COUNT: u32 = 18;
+    pub const COUNT: u32 = 19;
 
     /// Every outcome, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -69,6 +71,7 @@ impl Outcome {
         Self::PeerNotInserted,
         Self::FragmentNotInserted,
         Self::NoNodeAddress,
+        Self::NothingToReset,
     ];
 
     /// The outcome with a number.

@@ -68,29 +68,29 @@ fn kernel_packet_direct_server_return() {
         "dsr",
         steps,
         expect![[r#"
-        sent along: Uplink: Redirect node > peer: client:40000 > far:8080 ttl 63 extra TCP S 1000/0 +0
-            tells balancer:80
-        later: Uplink: Redirect node > peer: client:40000 > far:8080 ttl 63 TCP A 1000/2000 +0
-        by XDP: Xdp: Back node > peer: client:40000 > far:8080 ttl 63 TCP A 1000/2000 +0
-        of the client's node:
-            ingress client:40000 > balancer:80 => client:40000 > far:8080 OWDe
-        on the endpoint's node: Uplink: Next untouched
-        of the endpoint's node:
-            egress pod:8080 > client:40000 => balancer:80 > client:40000 D
-        answer: Pod: Next untouched
-          on its way out: OutUplink: Next router > node: balancer:80 > client:40000 ttl 64 TCP SA 1000/2000 +0
-        of no endpoint: Uplink: Next untouched
-        sent along: Uplink: Redirect node > peer: client:40000 > far:8080 ttl 63 extra UDP 12
-            tells balancer:80
-        of the client's node:
-            ingress client:40000 > balancer:80 => client:40000 > far:8080 OWD
-        on the endpoint's node: Uplink: Next untouched
-        of the endpoint's node:
-            egress pod:8080 > client:40000 => balancer:80 > client:40000 D
-        answer: Pod: Next untouched
-          on its way out: OutUplink: Next router > node: balancer:80 > client:40000 ttl 64 UDP 14
-        of no endpoint: Uplink: Next untouched
-    "#]],
+            sent along: Uplink: Redirect router > node: client:40000 > far:8080 ttl 63 extra TCP S 1000/0 +0
+                tells balancer:80
+            later: Uplink: Redirect router > node: client:40000 > far:8080 ttl 63 TCP A 1000/2000 +0
+            by XDP: Xdp: Back node > peer: client:40000 > far:8080 ttl 63 TCP A 1000/2000 +0
+            of the client's node:
+                ingress client:40000 > balancer:80 => client:40000 > far:8080 OWDe
+            on the endpoint's node: Uplink: Next untouched
+            of the endpoint's node:
+                egress pod:8080 > client:40000 => balancer:80 > client:40000 D
+            answer: Pod: Next untouched
+              on its way out: OutUplink: Next router > node: balancer:80 > client:40000 ttl 64 TCP SA 1000/2000 +0
+            of no endpoint: Uplink: Next untouched
+            sent along: Uplink: Redirect router > node: client:40000 > far:8080 ttl 63 extra UDP 12
+                tells balancer:80
+            of the client's node:
+                ingress client:40000 > balancer:80 => client:40000 > far:8080 OWD
+            on the endpoint's node: Uplink: Next untouched
+            of the endpoint's node:
+                egress pod:8080 > client:40000 => balancer:80 > client:40000 D
+            answer: Pod: Next untouched
+              on its way out: OutUplink: Next router > node: balancer:80 > client:40000 ttl 64 UDP 14
+            of no endpoint: Uplink: Next untouched
+        "#]],
     );
 }
 

@@ -72,43 +72,43 @@ fn kernel_packet_icmp_errors_about_forwarded_packets() {
         "icmpfar",
         steps,
         expect![[r#"
-        first: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
-        answer: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 TCP SA 1000/1001 +0
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
-        the endpoint's: Uplink: Redirect node > router: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
-        a router's to the endpoint: Uplink: Redirect node > peer: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 truncated (8 bytes)]
-        the client's: Uplink: Redirect node > peer: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 truncated (8 bytes)]
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 TCP S 1000/0 +0 (24 bytes)]
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 TCP S 1000/0 +0 (24 bytes)]
-        the endpoint's: Uplink: Redirect node > router: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 TCP S 1000/0 +0 (24 bytes)]
-        a router's to the endpoint: Uplink: Redirect node > peer: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 TCP SA 1000/1001 +0 (24 bytes)]
-        the client's: Uplink: Redirect node > peer: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 TCP SA 1000/1001 +0 (24 bytes)]
-        first: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 UDP 17
-        answer: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 UDP 17
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 UDP 17 (8 bytes)]
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 UDP 17 (8 bytes)]
-        the endpoint's: Uplink: Redirect node > router: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 UDP 17 (8 bytes)]
-        a router's to the endpoint: Uplink: Redirect node > peer: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 UDP 17 (8 bytes)]
-        the client's: Uplink: Redirect node > peer: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 UDP 17 (8 bytes)]
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 UDP 17 (17 bytes)]
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 UDP 17 (17 bytes)]
-        the endpoint's: Uplink: Redirect node > router: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 UDP 17 (17 bytes)]
-        a router's to the endpoint: Uplink: Redirect node > peer: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 UDP 17 (17 bytes)]
-        the client's: Uplink: Redirect node > peer: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 UDP 17 (17 bytes)]
-        first: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 SCTP 0 chunk 1/0
-        answer: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 SCTP 0 chunk 2/0
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
-        the endpoint's: Uplink: Redirect node > router: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
-        a router's to the endpoint: Uplink: Redirect node > peer: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 truncated (8 bytes)]
-        the client's: Uplink: Redirect node > peer: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 truncated (8 bytes)]
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 SCTP 0 chunk 1/0 (32 bytes)]
-        a router's: Uplink: Redirect node > router: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 SCTP 0 chunk 1/0 (32 bytes)]
-        the endpoint's: Uplink: Redirect node > router: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 SCTP 0 chunk 1/0 (32 bytes)]
-        a router's to the endpoint: Uplink: Redirect node > peer: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 SCTP 0 chunk 2/0 (32 bytes)]
-        the client's: Uplink: Redirect node > peer: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 SCTP 0 chunk 2/0 (32 bytes)]
-    "#]],
+            first: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
+            answer: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 TCP SA 1000/1001 +0
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
+            the endpoint's: Uplink: Redirect router > node: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
+            a router's to the endpoint: Uplink: Redirect router > node: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 truncated (8 bytes)]
+            the client's: Uplink: Redirect router > node: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 truncated (8 bytes)]
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 TCP S 1000/0 +0 (24 bytes)]
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 TCP S 1000/0 +0 (24 bytes)]
+            the endpoint's: Uplink: Redirect router > node: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 TCP S 1000/0 +0 (24 bytes)]
+            a router's to the endpoint: Uplink: Redirect router > node: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 TCP SA 1000/1001 +0 (24 bytes)]
+            the client's: Uplink: Redirect router > node: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 TCP SA 1000/1001 +0 (24 bytes)]
+            first: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 UDP 17
+            answer: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 UDP 17
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 UDP 17 (8 bytes)]
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 UDP 17 (8 bytes)]
+            the endpoint's: Uplink: Redirect router > node: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 UDP 17 (8 bytes)]
+            a router's to the endpoint: Uplink: Redirect router > node: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 UDP 17 (8 bytes)]
+            the client's: Uplink: Redirect router > node: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 UDP 17 (8 bytes)]
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 UDP 17 (17 bytes)]
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 UDP 17 (17 bytes)]
+            the endpoint's: Uplink: Redirect router > node: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 UDP 17 (17 bytes)]
+            a router's to the endpoint: Uplink: Redirect router > node: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 UDP 17 (17 bytes)]
+            the client's: Uplink: Redirect router > node: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 UDP 17 (17 bytes)]
+            first: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 SCTP 0 chunk 1/0
+            answer: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 SCTP 0 chunk 2/0
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
+            the endpoint's: Uplink: Redirect router > node: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 truncated (8 bytes)]
+            a router's to the endpoint: Uplink: Redirect router > node: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 truncated (8 bytes)]
+            the client's: Uplink: Redirect router > node: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 truncated (8 bytes)]
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 63 SCTP 0 chunk 1/0 (32 bytes)]
+            a router's: Uplink: Redirect router > node: gateway > client ttl 63 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 63 SCTP 0 chunk 1/0 (32 bytes)]
+            the endpoint's: Uplink: Redirect router > node: node > client ttl 63 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 63 SCTP 0 chunk 1/0 (32 bytes)]
+            a router's to the endpoint: Uplink: Redirect router > node: gateway > far ttl 63 ICMP TooBig 1400 about [far:8080 > node:nat ttl 63 SCTP 0 chunk 2/0 (32 bytes)]
+            the client's: Uplink: Redirect router > node: node > far ttl 63 ICMP PortUnreachable 0 about [far:8080 > node:nat ttl 63 SCTP 0 chunk 2/0 (32 bytes)]
+        "#]],
     );
 }
 
@@ -217,17 +217,17 @@ fn kernel_packet_time_to_live_ends_here() {
             ttl 1: Uplink: Next router > node: client:40000 > far:8080 ttl 1 TCP S 1000/0 +0
             the stack's error: OutUplink: Next router > node: node > client ttl 64 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 1 truncated (8 bytes)]
             the stack's error: OutUplink: Next router > node: node > client ttl 64 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 1 TCP S 1000/0 +0 (24 bytes)]
-            ttl 2: Uplink: Redirect node > peer: node:nat > far:8080 ttl 1 TCP S 1000/0 +0
+            ttl 2: Uplink: Redirect router > node: node:nat > far:8080 ttl 1 TCP S 1000/0 +0
             error with ttl 1: Uplink: Drop
             ttl 1: Uplink: Next router > node: client:40000 > far:8080 ttl 1 UDP 17
             the stack's error: OutUplink: Next router > node: node > client ttl 64 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 1 UDP 17 (8 bytes)]
             the stack's error: OutUplink: Next router > node: node > client ttl 64 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 1 UDP 17 (17 bytes)]
-            ttl 2: Uplink: Redirect node > peer: node:nat > far:8080 ttl 1 UDP 17
+            ttl 2: Uplink: Redirect router > node: node:nat > far:8080 ttl 1 UDP 17
             error with ttl 1: Uplink: Drop
             ttl 1: Uplink: Next router > node: client:40000 > far:8080 ttl 1 SCTP 0 chunk 1/0
             the stack's error: OutUplink: Next router > node: node > client ttl 64 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 1 truncated (8 bytes)]
             the stack's error: OutUplink: Next router > node: node > client ttl 64 ICMP TimeExceeded 0 about [client:40000 > node:30080 ttl 1 SCTP 0 chunk 1/0 (32 bytes)]
-            ttl 2: Uplink: Redirect node > peer: node:nat > far:8080 ttl 1 SCTP 0 chunk 1/0
+            ttl 2: Uplink: Redirect router > node: node:nat > far:8080 ttl 1 SCTP 0 chunk 1/0
             error with ttl 1: Uplink: Drop
         "#]],
     );
@@ -259,13 +259,13 @@ fn kernel_packet_too_long_for_the_way() {
         "long",
         steps,
         expect![[r#"
-        too long: Uplink: Next router > node: client:40000 > far:8080 ttl 64 UDP 1608
-        a part of it: OutUplink: Next router > node: node:nat > far:8080 ttl 64 fragment 0x79@0+ UDP 1608
-        a part of it: OutUplink: Next router > node: node > far ttl 64 fragment 0x79@1400 208 bytes of 17
-        the stack's error: OutUplink: Next router > node: node > client ttl 64 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 64 UDP 1608 (480 bytes)]
-        short again: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 UDP 12
-        its answer: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 UDP 12
-    "#]],
+            too long: Uplink: Next router > node: client:40000 > far:8080 ttl 64 UDP 1608
+            a part of it: OutUplink: Next router > node: node:nat > far:8080 ttl 64 fragment 0x79@0+ UDP 1608
+            a part of it: OutUplink: Next router > node: node > far ttl 64 fragment 0x79@1400 208 bytes of 17
+            the stack's error: OutUplink: Next router > node: node > client ttl 64 ICMP TooBig 1400 about [client:40000 > node:30080 ttl 64 UDP 1608 (480 bytes)]
+            short again: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 UDP 12
+            its answer: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 UDP 12
+        "#]],
     );
 }
 

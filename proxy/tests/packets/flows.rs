@@ -204,25 +204,25 @@ fn kernel_packet_endpoint_that_left() {
         "left",
         steps,
         expect![[r#"
-        first: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
-        still listed: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
-        left, a later packet: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP PA 1000/2000 +0
-        left, the first again: Uplink: Redirect node > peer: node:nat > far2:8080 ttl 63 TCP S 1000/0 +0
-        a later packet of that: Uplink: Redirect node > peer: node:nat > far2:8080 ttl 63 TCP PA 1000/2000 +0
-        all left: Uplink: Redirect node > router: node:30080 > client:40000 ttl 64 TCP RA 0/1001 +0
-        first: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 UDP 12
-        still listed: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 UDP 12
-        left, a later packet: Uplink: Redirect node > peer: node:nat > far2:8080 ttl 63 UDP 12
-        left, the first again: Uplink: Redirect node > peer: node:nat > far2:8080 ttl 63 UDP 12
-        a later packet of that: Uplink: Redirect node > peer: node:nat > far2:8080 ttl 63 UDP 12
-        all left: Uplink: Redirect node > router: node > client ttl 64 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 64 UDP 12 (8 bytes)]
-        first: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 SCTP 0 chunk 1/0
-        still listed: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 SCTP 0 chunk 1/0
-        left, a later packet: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 SCTP deadbeef chunk 0/0
-        left, the first again: Uplink: Redirect node > peer: node:nat > far2:8080 ttl 63 SCTP 0 chunk 1/0
-        a later packet of that: Uplink: Redirect node > peer: node:nat > far2:8080 ttl 63 SCTP deadbeef chunk 0/0
-        all left: Uplink: Redirect node > router: node > client ttl 64 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 64 truncated (8 bytes)]
-    "#]],
+            first: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
+            still listed: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
+            left, a later packet: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP PA 1000/2000 +0
+            left, the first again: Uplink: Redirect router > node: node:nat > far2:8080 ttl 63 TCP S 1000/0 +0
+            a later packet of that: Uplink: Redirect router > node: node:nat > far2:8080 ttl 63 TCP PA 1000/2000 +0
+            all left: Uplink: Redirect node > router: node:30080 > client:40000 ttl 64 TCP RA 0/1001 +0
+            first: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 UDP 12
+            still listed: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 UDP 12
+            left, a later packet: Uplink: Redirect router > node: node:nat > far2:8080 ttl 63 UDP 12
+            left, the first again: Uplink: Redirect router > node: node:nat > far2:8080 ttl 63 UDP 12
+            a later packet of that: Uplink: Redirect router > node: node:nat > far2:8080 ttl 63 UDP 12
+            all left: Uplink: Redirect node > router: node > client ttl 64 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 64 UDP 12 (8 bytes)]
+            first: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 SCTP 0 chunk 1/0
+            still listed: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 SCTP 0 chunk 1/0
+            left, a later packet: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 SCTP deadbeef chunk 0/0
+            left, the first again: Uplink: Redirect router > node: node:nat > far2:8080 ttl 63 SCTP 0 chunk 1/0
+            a later packet of that: Uplink: Redirect router > node: node:nat > far2:8080 ttl 63 SCTP deadbeef chunk 0/0
+            all left: Uplink: Redirect node > router: node > client ttl 64 ICMP PortUnreachable 0 about [client:40000 > node:30080 ttl 64 truncated (8 bytes)]
+        "#]],
     );
 }
 

@@ -143,18 +143,18 @@ fn kernel_packet_to_an_endpoint_elsewhere() {
         "elsewhere",
         steps,
         expect![[r#"
-            there: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
-            back: Uplink: Redirect node > router: SERVICE > CLIENT ttl 63 TCP SA 1000/1001 +0
-            there: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP PA 1000/2000 +0
-            back: Uplink: Redirect node > router: SERVICE > CLIENT ttl 63 TCP PA 1000/1001 +0
-            there: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 UDP 17
-            back: Uplink: Redirect node > router: SERVICE > CLIENT ttl 63 UDP 17
-            there: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 UDP 17
-            back: Uplink: Redirect node > router: SERVICE > CLIENT ttl 63 UDP 17
-            there: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 SCTP 0 chunk 1/0
-            back: Uplink: Redirect node > router: SERVICE > CLIENT ttl 63 SCTP 0 chunk 2/0
-            there: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 SCTP deadbeef chunk 0/0
-            back: Uplink: Redirect node > router: SERVICE > CLIENT ttl 63 SCTP deadbeef chunk 0/0
+            there: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
+            back: Uplink: Redirect router > node: SERVICE > CLIENT ttl 63 TCP SA 1000/1001 +0
+            there: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP PA 1000/2000 +0
+            back: Uplink: Redirect router > node: SERVICE > CLIENT ttl 63 TCP PA 1000/1001 +0
+            there: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 UDP 17
+            back: Uplink: Redirect router > node: SERVICE > CLIENT ttl 63 UDP 17
+            there: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 UDP 17
+            back: Uplink: Redirect router > node: SERVICE > CLIENT ttl 63 UDP 17
+            there: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 SCTP 0 chunk 1/0
+            back: Uplink: Redirect router > node: SERVICE > CLIENT ttl 63 SCTP 0 chunk 2/0
+            there: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 SCTP deadbeef chunk 0/0
+            back: Uplink: Redirect router > node: SERVICE > CLIENT ttl 63 SCTP deadbeef chunk 0/0
             [(FlowOpened, 9)]
         "#]],
     );
@@ -184,54 +184,54 @@ fn kernel_packet_by_two_addresses_to_one_endpoint() {
         "two",
         steps,
         expect![[r#"
-              there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 TCP S 1000/0 +0
-              there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 TCP S 1000/0 +0
-              back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 TCP SA 1000/1001 +0
-              back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP SA 1000/1001 +0
-              there: Uplink: Redirect node' > pod5: node:nat > pod:8080 ttl 63 TCP S 1000/0 +0
-              there: OutPod: Next untouched
-              back: Pod: Redirect node > router: balancer:80 > client:40000 ttl 63 TCP SA 1000/1001 +0
-              back: OutUplink: Next untouched
-              there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 TCP PA 1000/2000 +0
-              there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 TCP PA 1000/2000 +0
-              back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 TCP PA 1000/1001 +0
-              back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP PA 1000/1001 +0
-              there: Uplink: Redirect node' > pod5: node:nat > pod:8080 ttl 63 TCP PA 1000/2000 +0
-              there: OutPod: Next untouched
-              back: Pod: Redirect node > router: balancer:80 > client:40000 ttl 63 TCP PA 1000/1001 +0
-              back: OutUplink: Next untouched
-              there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 UDP 17
-              there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 UDP 17
-              back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 UDP 17
-              back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 UDP 17
-              there: Uplink: Redirect node' > pod5: node:nat > pod:8080 ttl 63 UDP 17
-              there: OutPod: Next untouched
-              back: Pod: Redirect node > router: balancer:80 > client:40000 ttl 63 UDP 17
-              back: OutUplink: Next untouched
-              there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 UDP 17
-              there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 UDP 17
-              back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 UDP 17
-              back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 UDP 17
-              there: Uplink: Redirect node' > pod5: node:nat > pod:8080 ttl 63 UDP 17
-              there: OutPod: Next untouched
-              back: Pod: Redirect node > router: balancer:80 > client:40000 ttl 63 UDP 17
-              back: OutUplink: Next untouched
-              there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 SCTP 0 chunk 1/0
-              there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 SCTP 0 chunk 1/0
-              back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 SCTP 0 chunk 2/0
-              back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 SCTP 0 chunk 2/0
-              there: Uplink: Redirect node' > pod5: node:nat > pod:8080 ttl 63 SCTP 0 chunk 1/0
-              there: OutPod: Next untouched
-              back: Pod: Redirect node > router: balancer:80 > client:40000 ttl 63 SCTP 0 chunk 2/0
-              back: OutUplink: Next untouched
-              there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 SCTP deadbeef chunk 0/0
-              there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 SCTP deadbeef chunk 0/0
-              back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 SCTP deadbeef chunk 0/0
-              back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 SCTP deadbeef chunk 0/0
-              there: Uplink: Redirect node' > pod5: node:nat > pod:8080 ttl 63 SCTP deadbeef chunk 0/0
-              there: OutPod: Next untouched
-              back: Pod: Redirect node > router: balancer:80 > client:40000 ttl 63 SCTP deadbeef chunk 0/0
-              back: OutUplink: Next untouched
+            there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 TCP S 1000/0 +0
+            there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 TCP S 1000/0 +0
+            back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 TCP SA 1000/1001 +0
+            back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP SA 1000/1001 +0
+            there: Uplink: Redirect router > node: node:nat > pod:8080 ttl 63 TCP S 1000/0 +0
+            there: OutPod: Next untouched
+            back: Pod: Redirect router > node: balancer:80 > client:40000 ttl 63 TCP SA 1000/1001 +0
+            back: OutUplink: Next untouched
+            there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 TCP PA 1000/2000 +0
+            there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 TCP PA 1000/2000 +0
+            back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 TCP PA 1000/1001 +0
+            back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP PA 1000/1001 +0
+            there: Uplink: Redirect router > node: node:nat > pod:8080 ttl 63 TCP PA 1000/2000 +0
+            there: OutPod: Next untouched
+            back: Pod: Redirect router > node: balancer:80 > client:40000 ttl 63 TCP PA 1000/1001 +0
+            back: OutUplink: Next untouched
+            there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 UDP 17
+            there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 UDP 17
+            back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 UDP 17
+            back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 UDP 17
+            there: Uplink: Redirect router > node: node:nat > pod:8080 ttl 63 UDP 17
+            there: OutPod: Next untouched
+            back: Pod: Redirect router > node: balancer:80 > client:40000 ttl 63 UDP 17
+            back: OutUplink: Next untouched
+            there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 UDP 17
+            there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 UDP 17
+            back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 UDP 17
+            back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 UDP 17
+            there: Uplink: Redirect router > node: node:nat > pod:8080 ttl 63 UDP 17
+            there: OutPod: Next untouched
+            back: Pod: Redirect router > node: balancer:80 > client:40000 ttl 63 UDP 17
+            back: OutUplink: Next untouched
+            there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 SCTP 0 chunk 1/0
+            there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 SCTP 0 chunk 1/0
+            back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 SCTP 0 chunk 2/0
+            back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 SCTP 0 chunk 2/0
+            there: Uplink: Redirect router > node: node:nat > pod:8080 ttl 63 SCTP 0 chunk 1/0
+            there: OutPod: Next untouched
+            back: Pod: Redirect router > node: balancer:80 > client:40000 ttl 63 SCTP 0 chunk 2/0
+            back: OutUplink: Next untouched
+            there: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 SCTP deadbeef chunk 0/0
+            there: OutPod: Next router > node: node:nat > pod:8080 ttl 64 SCTP deadbeef chunk 0/0
+            back: Pod: Next router > node: pod:8080 > client:40000 ttl 64 SCTP deadbeef chunk 0/0
+            back: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 SCTP deadbeef chunk 0/0
+            there: Uplink: Redirect router > node: node:nat > pod:8080 ttl 63 SCTP deadbeef chunk 0/0
+            there: OutPod: Next untouched
+            back: Pod: Redirect router > node: balancer:80 > client:40000 ttl 63 SCTP deadbeef chunk 0/0
+            back: OutUplink: Next untouched
         "#]],
     );
 }

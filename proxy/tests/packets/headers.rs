@@ -63,15 +63,15 @@ fn kernel_packet_options_and_extension_headers() {
         "options",
         steps,
         expect![[r#"
-        node:30080: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 tos 0xb8 extra TCP S 1000/0 +0
-        node:30080: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 tos 0xb8 extra TCP A 1000/2000 +0
-        node:30080: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 tos 0xb8 extra UDP 12
-        node:30080: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 tos 0xb8 extra SCTP 0 chunk 1/0
-        node:30081: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 tos 0xb8 extra TCP S 1000/0 +0
-        node:30081: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 tos 0xb8 extra TCP A 1000/2000 +0
-        node:30081: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 tos 0xb8 extra UDP 12
-        node:30081: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 tos 0xb8 extra SCTP 0 chunk 1/0
-    "#]],
+            node:30080: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 tos 0xb8 extra TCP S 1000/0 +0
+            node:30080: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 tos 0xb8 extra TCP A 1000/2000 +0
+            node:30080: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 tos 0xb8 extra UDP 12
+            node:30080: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 tos 0xb8 extra SCTP 0 chunk 1/0
+            node:30081: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 tos 0xb8 extra TCP S 1000/0 +0
+            node:30081: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 tos 0xb8 extra TCP A 1000/2000 +0
+            node:30081: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 tos 0xb8 extra UDP 12
+            node:30081: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 tos 0xb8 extra SCTP 0 chunk 1/0
+        "#]],
     );
 }
 
@@ -109,26 +109,26 @@ fn kernel_packet_fragments_follow_the_first() {
         "fragments",
         steps,
         expect![[r#"
-        node:30080 0: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 fragment 0x77@0+ UDP 264
-        node:30080 0: OutPod: Next router > node: node:nat > pod:8080 ttl 64 fragment 0x77@0+ UDP 264
-        node:30080 192: Uplink: Next router > node: client > pod ttl 64 fragment 0x77@192 72 bytes of 17
-        node:30080 192: OutPod: Next router > node: node > pod ttl 64 fragment 0x77@192 72 bytes of 17
-        node:30080 96: Uplink: Next router > node: client > pod ttl 64 fragment 0x77@96+ 96 bytes of 17
-        node:30080 96: OutPod: Next router > node: node > pod ttl 64 fragment 0x77@96+ 96 bytes of 17
-        node:30080 0: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 fragment 0x77@0+ TCP A 1/1 +76
-        node:30080 0: OutPod: Next router > node: node:nat > pod:8080 ttl 64 fragment 0x77@0+ TCP A 1/1 +76
-        node:30080 192: Uplink: Next router > node: client > pod ttl 64 fragment 0x77@192 84 bytes of 6
-        node:30080 192: OutPod: Next router > node: node > pod ttl 64 fragment 0x77@192 84 bytes of 6
-        node:30080 96: Uplink: Next router > node: client > pod ttl 64 fragment 0x77@96+ 96 bytes of 6
-        node:30080 96: OutPod: Next router > node: node > pod ttl 64 fragment 0x77@96+ 96 bytes of 6
-        node:30081 0: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 fragment 0x77@0+ UDP 264
-        node:30081 192: Uplink: Redirect node > peer: node > far ttl 63 fragment 0x77@192 72 bytes of 17
-        node:30081 96: Uplink: Redirect node > peer: node > far ttl 63 fragment 0x77@96+ 96 bytes of 17
-        node:30081 0: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 fragment 0x77@0+ TCP A 1/1 +76
-        node:30081 192: Uplink: Redirect node > peer: node > far ttl 63 fragment 0x77@192 84 bytes of 6
-        node:30081 96: Uplink: Redirect node > peer: node > far ttl 63 fragment 0x77@96+ 96 bytes of 6
-        [(FlowOpened, 4)]
-    "#]],
+            node:30080 0: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 fragment 0x77@0+ UDP 264
+            node:30080 0: OutPod: Next router > node: node:nat > pod:8080 ttl 64 fragment 0x77@0+ UDP 264
+            node:30080 192: Uplink: Next router > node: client > pod ttl 64 fragment 0x77@192 72 bytes of 17
+            node:30080 192: OutPod: Next router > node: node > pod ttl 64 fragment 0x77@192 72 bytes of 17
+            node:30080 96: Uplink: Next router > node: client > pod ttl 64 fragment 0x77@96+ 96 bytes of 17
+            node:30080 96: OutPod: Next router > node: node > pod ttl 64 fragment 0x77@96+ 96 bytes of 17
+            node:30080 0: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 fragment 0x77@0+ TCP A 1/1 +76
+            node:30080 0: OutPod: Next router > node: node:nat > pod:8080 ttl 64 fragment 0x77@0+ TCP A 1/1 +76
+            node:30080 192: Uplink: Next router > node: client > pod ttl 64 fragment 0x77@192 84 bytes of 6
+            node:30080 192: OutPod: Next router > node: node > pod ttl 64 fragment 0x77@192 84 bytes of 6
+            node:30080 96: Uplink: Next router > node: client > pod ttl 64 fragment 0x77@96+ 96 bytes of 6
+            node:30080 96: OutPod: Next router > node: node > pod ttl 64 fragment 0x77@96+ 96 bytes of 6
+            node:30081 0: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 fragment 0x77@0+ UDP 264
+            node:30081 192: Uplink: Redirect router > node: node > far ttl 63 fragment 0x77@192 72 bytes of 17
+            node:30081 96: Uplink: Redirect router > node: node > far ttl 63 fragment 0x77@96+ 96 bytes of 17
+            node:30081 0: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 fragment 0x77@0+ TCP A 1/1 +76
+            node:30081 192: Uplink: Redirect router > node: node > far ttl 63 fragment 0x77@192 84 bytes of 6
+            node:30081 96: Uplink: Redirect router > node: node > far ttl 63 fragment 0x77@96+ 96 bytes of 6
+            [(FlowOpened, 4)]
+        "#]],
     );
 }
 
@@ -196,15 +196,15 @@ fn kernel_packet_vlan_tags() {
         "vlan",
         steps,
         expect![[r#"
-        VLAN 5: Uplink: Next untouched
-        VLAN 4095: Uplink: Next untouched
-        priority 3: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 TCP S 1000/0 +0
-        tag within: Uplink: Next untouched
-        VLAN 5: Uplink: Next untouched
-        VLAN 4095: Uplink: Next untouched
-        priority 3: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
-        tag within: Uplink: Next untouched
-    "#]],
+            VLAN 5: Uplink: Next untouched
+            VLAN 4095: Uplink: Next untouched
+            priority 3: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 TCP S 1000/0 +0
+            tag within: Uplink: Next untouched
+            VLAN 5: Uplink: Next untouched
+            VLAN 4095: Uplink: Next untouched
+            priority 3: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
+            tag within: Uplink: Next untouched
+        "#]],
     );
 }
 

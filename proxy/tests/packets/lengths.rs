@@ -2,7 +2,7 @@
 
 use crate::{
     checksum,
-    fixture::Fixture,
+    fixture::{Fixture, assert_checksums},
     headers::{serve_both, with_extras},
     net::{Error, FAMILIES, Net},
     packet::{ACK, Packet, SYN},
@@ -118,5 +118,27 @@ fn set_length(net: Net, frame: &mut [u8], len: usize) {
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
     } else {
         frame[18..20].copy_from_slice(&(len as u16).to_be_bytes());
+    }
+}
+
+/// What fills a short frame up is not part of the packet that an error quotes.
+#[test]
+fn kernel_packet_icmp_error_in_a_padded_frame() {
+    let mut world = World::new("padded");
+    for net in FAMILIES {
+        let mut fixture = Fixture::new(&mut world, net);
+        serve_both(&mut fixture);
+        for to in ["node:30080", "node:30081"] {
+            fixture.world.run(At::Uplink, &net.tcp("client:40000", to, SYN).bytes());
+            let about = net.tcp(to, "client:40000", ACK);
+            let len = net.header_len() + 8;
+            let error = net.error(Error::TooBig, ("gateway", "node"), &about, len);
+            let mut bytes = error.bytes();
+            bytes.extend([0x5a; 30]);
+            let (_, left) = fixture.world.run(At::Uplink, &bytes);
+            assert_ne!(left, bytes, "not translated");
+            assert_checksums(to, &bytes, &left);
+            assert!(left.ends_with(&[0x5a; 30]), "the padding is not the packet's");
+        }
     }
 }

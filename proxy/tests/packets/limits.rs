@@ -60,17 +60,17 @@ fn kernel_packet_nowhere_to_go() {
         "nowhere",
         steps,
         expect![[r#"
-        two ports: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
-        two ports: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
-        two ports: Uplink: Drop
-        no ports: Uplink: Drop
-        no address: Uplink: Drop
-        [(FlowOpened, 2), (NatPortsExhausted, 2), (NoNodeAddress, 1)]
-        no route: Uplink: Drop
-        no neighbour yet: Uplink: Redirect router > node: node:nat > silent:80 ttl 63 TCP S 1000/0 +0
-          nor by XDP: Xdp: Next untouched
-        [(FlowOpened, 2), (NoRoute, 1)]
-    "#]],
+            two ports: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
+            two ports: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
+            two ports: Uplink: Drop
+            no ports: Uplink: Drop
+            no address: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
+            [(FlowOpened, 3), (NatPortsExhausted, 2)]
+            no route: Uplink: Drop
+            no neighbour yet: Uplink: Redirect router > node: node:nat > silent:80 ttl 63 TCP S 1000/0 +0
+              nor by XDP: Xdp: Next untouched
+            [(FlowOpened, 2), (NoRoute, 1)]
+        "#]],
     );
 }
 

@@ -62,26 +62,26 @@ fn kernel_packet_of_tcp_outside_the_window_is_translated() {
         "window",
         steps,
         expect![[r#"
-        SYN: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
-        its answer: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 TCP SA 1000/2147484648 +0
-        far behind: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 TCP A 7/2147483655 +0
-        far ahead: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 TCP PA 4000000000/1852516352 +0
-        of the client: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP A 3000000000/852516352 +0
-        the end: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP FA 1001/2147484649 +0
-        its answer: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 TCP FA 1001/2147484649 +0
-        after the end: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 TCP A 9/2147483657 +0
-        RST: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 TCP R 1002/2147484650 +0
-        after RST: Uplink: Redirect node > router: node:30080 > client:40000 ttl 63 TCP A 11/2147483659 +0
-        SYN: OutPod: Next router > node: node:nat > pod:8080 ttl 64 TCP S 1000/0 +0
-        its answer: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP SA 1000/2147484648 +0
-        far behind: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP A 7/2147483655 +0
-        far ahead: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP PA 4000000000/1852516352 +0
-        of the client: OutPod: Next router > node: node:nat > pod:8080 ttl 64 TCP A 3000000000/852516352 +0
-        the end: OutPod: Next router > node: node:nat > pod:8080 ttl 64 TCP FA 1001/2147484649 +0
-        its answer: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP FA 1001/2147484649 +0
-        after the end: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP A 9/2147483657 +0
-        RST: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP R 1002/2147484650 +0
-        after RST: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP A 11/2147483659 +0
-    "#]],
+            SYN: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
+            its answer: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 TCP SA 1000/2147484648 +0
+            far behind: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 TCP A 7/2147483655 +0
+            far ahead: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 TCP PA 4000000000/1852516352 +0
+            of the client: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP A 3000000000/852516352 +0
+            the end: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP FA 1001/2147484649 +0
+            its answer: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 TCP FA 1001/2147484649 +0
+            after the end: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 TCP A 9/2147483657 +0
+            RST: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 TCP R 1002/2147484650 +0
+            after RST: Uplink: Redirect router > node: node:30080 > client:40000 ttl 63 TCP A 11/2147483659 +0
+            SYN: OutPod: Next router > node: node:nat > pod:8080 ttl 64 TCP S 1000/0 +0
+            its answer: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP SA 1000/2147484648 +0
+            far behind: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP A 7/2147483655 +0
+            far ahead: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP PA 4000000000/1852516352 +0
+            of the client: OutPod: Next router > node: node:nat > pod:8080 ttl 64 TCP A 3000000000/852516352 +0
+            the end: OutPod: Next router > node: node:nat > pod:8080 ttl 64 TCP FA 1001/2147484649 +0
+            its answer: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP FA 1001/2147484649 +0
+            after the end: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP A 9/2147483657 +0
+            RST: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP R 1002/2147484650 +0
+            after RST: OutUplink: Next router > node: node:30080 > client:40000 ttl 64 TCP A 11/2147483659 +0
+        "#]],
     );
 }

@@ -25,7 +25,8 @@ fn kernel_packet_xdp_sends_known_flows_back_out() {
             let by_classifier = fixture.world.run(At::Uplink, &later.bytes()).1;
             let by_xdp = fixture.step("known", At::Xdp, &later);
             if protocol != Protocol::Sctp {
-                assert_eq!(by_xdp, by_classifier);
+                // The addresses of the link are left to the kernel behind a classifier.
+                assert_eq!(by_xdp[12..], by_classifier[12..]);
             }
             let answer = answer(net, &later, &opened);
             fixture.step("answer", At::Xdp, &answer);
@@ -43,26 +44,26 @@ fn kernel_packet_xdp_sends_known_flows_back_out() {
         "xdp",
         steps,
         expect![[r#"
-        unknown: Xdp: Next untouched
-        opened: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
-        known: Xdp: Back node > peer: node:nat > far:8080 ttl 63 TCP PA 1000/2000 +0
-        answer: Xdp: Back node > router: node:30080 > client:40000 ttl 63 TCP PA 1000/1001 +0
-        ttl 1: Xdp: Next untouched
-        tagged: Xdp: Next untouched
-        unknown: Xdp: Next untouched
-        opened: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 UDP 17
-        known: Xdp: Back node > peer: node:nat > far:8080 ttl 63 UDP 17
-        answer: Xdp: Back node > router: node:30080 > client:40000 ttl 63 UDP 17
-        ttl 1: Xdp: Next untouched
-        tagged: Xdp: Next untouched
-        unknown: Xdp: Next untouched
-        opened: Uplink: Redirect node > peer: node:nat > far:8080 ttl 63 SCTP 0 chunk 1/0
-        known: Xdp: Next untouched
-        answer: Xdp: Next untouched
-        ttl 1: Xdp: Next untouched
-        tagged: Xdp: Next untouched
-        opened: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 TCP S 1000/0 +0
-        here: Xdp: Next untouched
-    "#]],
+            unknown: Xdp: Next untouched
+            opened: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 TCP S 1000/0 +0
+            known: Xdp: Back node > peer: node:nat > far:8080 ttl 63 TCP PA 1000/2000 +0
+            answer: Xdp: Back node > router: node:30080 > client:40000 ttl 63 TCP PA 1000/1001 +0
+            ttl 1: Xdp: Next untouched
+            tagged: Xdp: Next untouched
+            unknown: Xdp: Next untouched
+            opened: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 UDP 17
+            known: Xdp: Back node > peer: node:nat > far:8080 ttl 63 UDP 17
+            answer: Xdp: Back node > router: node:30080 > client:40000 ttl 63 UDP 17
+            ttl 1: Xdp: Next untouched
+            tagged: Xdp: Next untouched
+            unknown: Xdp: Next untouched
+            opened: Uplink: Redirect router > node: node:nat > far:8080 ttl 63 SCTP 0 chunk 1/0
+            known: Xdp: Next untouched
+            answer: Xdp: Next untouched
+            ttl 1: Xdp: Next untouched
+            tagged: Xdp: Next untouched
+            opened: Uplink: Next router > node: client:40000 > pod:8080 ttl 64 TCP S 1000/0 +0
+            here: Xdp: Next untouched
+        "#]],
     );
 }

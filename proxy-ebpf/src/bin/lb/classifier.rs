@@ -13,6 +13,10 @@ use crate::{
 /// Packets that come in through a device towards other machines.
 #[classifier]
 pub fn uplink_ingress(context: TcContext) -> i32 {
+    // A frame for another node, flooded or listened to, is that node's to answer.
+    if !(Buffer { skb: context.skb.skb }).is_for_us() {
+        return verdict::PASS;
+    }
     ingress(&context, Place::UplinkIngress)
 }
 

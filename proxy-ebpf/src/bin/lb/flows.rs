@@ -1,5 +1,7 @@
 //! Flows: remembered translations, and how a new one comes to be.
 
+use core::mem::offset_of;
+
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use podium_proxy_ebpf::{
     AddressPort, AffinityKey, Config, Endpoint, FlowEntry, FlowKey, FragmentKey, FragmentPorts,
@@ -11,7 +13,7 @@ use crate::{
     direct_return,
     frame::{Buffer, Frame},
     maps::{CONFIG, FLOWS, FRAGMENTS},
-    packet::{Fragment, Packet},
+    packet::{Fragment, Packet, signals},
     ports,
     report::{self, Decision},
     scratch::{Chosen, Scratch},
@@ -67,8 +69,8 @@ pub fn known(scratch: &mut Scratch, hook: Hook) -> bool {
     let key: &FlowKey = key;
     let Some(found) = FLOWS.get_ptr_mut(key) else { return false };
     // SAFETY: map memory stays readable. The element of a flow that was just evicted may be given
-    // to another while it is read: a packet in ten thousand million, of a flow the map had no room
-    // for, goes astray.
+    // to another while it is read or written here: what is written are the state, which comes
+    // right with the next packets, the time, and a generation, which only asks for a look.
     *flow = unsafe { *found };
     if packet.needs_live_endpoint() && flow.flags & flags::ORIGIN != 0 {
         let generation = service::generation(flow.service_id);
@@ -82,17 +84,26 @@ pub fn known(scratch: &mut Scratch, hook: Hook) -> bool {
     }
     let bits = packet.bits_after(flow.flags);
     if bits != flow.flags {
-        // SAFETY: as above; one aligned store.
-        unsafe { (*found).flags = bits };
+        set_state(found, bits);
+        flow.flags = bits;
     }
     let now_ns = report::now_ns();
-    if now_ns.wrapping_sub(flow.used_at_ns) > TOUCHED_EVERY_NS {
+    if now_ns.saturating_sub(flow.used_at_ns) > TOUCHED_EVERY_NS {
         // SAFETY: as above; one aligned store.
         unsafe { (*found).used_at_ns = now_ns };
         flow.used_at_ns = now_ns;
         keep_together(scratch);
     }
     true
+}
+
+/// Writes the byte of an entry's flags that packets change, and no other.
+#[inline(always)]
+fn set_state(entry: *mut FlowEntry, bits: u32) {
+    const BYTE: usize = offset_of!(FlowEntry, flags) + (flags::STATE_SHIFT / 8) as usize;
+    let byte = entry.cast::<u8>().wrapping_add(BYTE);
+    // SAFETY: within the entry; the programs are built for little-endian machines.
+    unsafe { *byte = (bits >> flags::STATE_SHIFT) as u8 };
 }
 
 /// Whether the flow's endpoint is still one of its service's.
@@ -110,28 +121,65 @@ fn still_listed(packet: &Packet, entry: &FlowEntry) -> bool {
             || service::find(now.local, &endpoint).is_some())
 }
 
-/// A look at an entry keeps it from being evicted: those of one flow shall stay or go together. The
-/// client's side also puts an answer's entry back that went nevertheless.
+/// A look at an entry keeps it from being evicted: those of one flow shall stay or go together.
+/// Each side also puts back what of the flow went nevertheless.
 #[inline(never)]
 pub fn keep_together(scratch: &mut Scratch) {
-    let Scratch { packet, key, flow, other_key, other, .. } = scratch;
-    if flow.flags & flags::ORIGIN == 0 {
-        *other_key = FlowKey::new(flow.to.reversed(), packet.protocol, Hook::Ingress);
-        look_at(other_key);
-    } else if let Some(answer) = flow.answer_key(packet.protocol) {
-        *other_key = answer;
-        if !look_at(other_key) {
-            answer_entry(&key.tuple, flow, other);
-            insert_missing(other_key, other);
-        }
+    if scratch.flow.flags & flags::ORIGIN == 0 {
+        return keep_origin(scratch);
+    }
+    let Scratch { packet, key, flow, other_key, other, ends, .. } = scratch;
+    let Some(answer) = flow.answer_key(packet.protocol) else { return };
+    *other_key = answer;
+    answer_entry(&key.tuple, flow, other);
+    keep(other_key, other);
+    if flow.flags & (flags::SOURCE_REWRITTEN | flags::FORWARD) == flags::SOURCE_REWRITTEN {
+        *ends = Tuple::new(&key.tuple.from(), &flow.to.to());
+        *other_key = FlowKey::new(ends.reversed(), packet.protocol, Hook::Egress);
+        keep(other_key, other);
+        *other_key = FlowKey::new(*ends, packet.protocol, Hook::Egress);
+        other.to = flow.to;
+        other.flags = flags::SOURCE_REWRITTEN;
+        keep(other_key, other);
     }
 }
+
+/// The same from the side of answers, of which the first kind to be met leads back to where the
+/// flow came from.
+#[inline(never)]
+fn keep_origin(scratch: &mut Scratch) {
+    let Scratch { packet, key, flow, other_key, other, .. } = scratch;
+    *other_key = FlowKey::new(flow.to.reversed(), packet.protocol, Hook::Ingress);
+    let is_first = key.hook == Hook::Ingress as u8 || flow.flags & flags::SOURCE_REWRITTEN == 0;
+    if !is_first || flow.flags & flags::DIRECT_RETURN != 0 {
+        look_at(other_key);
+        return;
+    }
+    *other = *flow;
+    other.to = key.tuple.reversed();
+    other.flags |= flags::ORIGIN;
+    // Not known when the endpoint was last seen in the list: the next packet that asks looks.
+    other.generation = service::generation(flow.service_id).wrapping_sub(1);
+    keep(other_key, other);
+}
+
+/// Looks at an entry, and puts it back if it is gone.
+#[inline(always)]
+fn keep(key: &FlowKey, entry: &FlowEntry) {
+    if !look_at(key) {
+        insert_missing(key, entry);
+    }
+}
+
+/// The flags that all entries of a flow have in common.
+const KIND: u32 =
+    flags::FORWARD | flags::SOURCE_REWRITTEN | flags::DIRECT_RETURN | flags::PORT_REWRITTEN;
 
 /// What becomes of answers, given the client's packets as they come and their entry.
 #[inline(always)]
 fn answer_entry(before: &Tuple, origin: &FlowEntry, into: &mut FlowEntry) {
     into.to = before.reversed();
-    into.flags = origin.flags & (flags::FORWARD | flags::SOURCE_REWRITTEN | flags::DIRECT_RETURN);
+    into.flags = origin.flags & KIND;
     into.service_id = origin.service_id;
     into.generation = 0;
     into.used_at_ns = origin.used_at_ns;
@@ -195,6 +243,9 @@ fn find_service(scratch: &mut Scratch) -> Result<(), Refusal> {
     if entry.flags & entry_flags::HOST_ONLY != 0 {
         return Err(Refusal::NotAService);
     }
+    if packet.signals & signals::RST != 0 {
+        return Err(Refusal::NothingToReset);
+    }
     if entry.flags & entry_flags::SOURCE_RANGES != 0
         && !service::allows(entry.id, &packet.tuple.src)
     {
@@ -240,15 +291,15 @@ fn endpoint_for(
 #[inline(always)]
 fn treatment(packet: &Packet, place: Place, chosen: &Chosen, config: &Config) -> u32 {
     let elsewhere = chosen.endpoint.place == Endpoint::ELSEWHERE;
+    // Who reaches itself would not take a packet from its own address.
+    let is_hairpin = is_same(&chosen.endpoint.ip, &packet.tuple.src);
     if let Origin::Inside = origin_at(place) {
-        // A pod that reaches itself would not take an answer from its own address.
-        return if is_same(&chosen.endpoint.ip, &packet.tuple.src) {
-            flags::SOURCE_REWRITTEN
-        } else {
-            0
-        };
+        return if is_hairpin { flags::SOURCE_REWRITTEN } else { 0 };
     }
     let forward = if elsewhere { flags::FORWARD } else { 0 };
+    if is_hairpin && elsewhere {
+        return forward | flags::SOURCE_REWRITTEN;
+    }
     let keeps_source = chosen.flags & entry_flags::EXTERNAL_LOCAL != 0
         || chosen.endpoint.place == Endpoint::ON_HOST
         || config.flags & DIRECT_RETURN != 0 && !elsewhere;
@@ -302,7 +353,7 @@ fn remember(buffer: &Buffer, scratch: &mut Scratch, place: Place) -> Result<(), 
             other.flags |= flags::FORWARD;
         }
     }
-    ports::claim(buffer, packet, config, flow, other_key, other)?;
+    ports::claim(buffer, packet, config, chosen.endpoint.place, flow, other_key, other)?;
     if flow.flags & flags::FORWARD == 0 {
         *other_key = FlowKey::new(*ends, packet.protocol, Hook::Egress);
         other.to = flow.to;
@@ -323,21 +374,25 @@ fn claim_egress(key: &FlowKey, entry: &FlowEntry) -> Result<(), Refusal> {
         // SAFETY: map memory stays readable; see `known`.
         let taken = unsafe { &*taken };
         let is_same = taken.to.from().order() == entry.to.from().order();
-        let is_closed = taken.flags & (flags::FIN | flags::RST) != 0;
-        if !is_same && !is_closed && !ports::is_over(taken, key.protocol) {
+        if !is_same && !is_closed(taken) && !ports::is_over(taken, key.protocol) {
             return Err(Refusal::FlowNotInserted);
         }
     }
     insert(key, entry)
 }
 
-/// Puts an entry into the map unless it says what is there already.
+/// Puts what another node told into the map, unless it says what is there already, or a living
+/// flow of this node's own is there.
 #[inline(always)]
 pub fn insert_unless_same(key: &FlowKey, entry: &FlowEntry) {
     if let Some(there) = FLOWS.get_ptr(key) {
         // SAFETY: map memory stays readable; see `known`.
         let there = unsafe { &*there };
-        if there.to.from().order() == entry.to.from().order() {
+        let is_same = there.to.from().order() == entry.to.from().order();
+        let is_of_others = there.flags & flags::DIRECT_RETURN == 0
+            && !is_closed(there)
+            && !ports::is_over(there, key.protocol);
+        if is_same || is_of_others {
             return;
         }
     }
@@ -370,15 +425,37 @@ pub fn insert(key: &FlowKey, entry: &FlowEntry) -> Result<(), Refusal> {
 /// must be taken apart or answered with an error: what gives its parts their source, and what
 /// translates the error back, both on their way out.
 #[inline(never)]
-pub fn expect_detour(scratch: &mut Scratch) {
+pub fn expect_detour(scratch: &mut Scratch) -> Result<(), Refusal> {
     let Scratch { packet, flow, other_key, other, ends, .. } = scratch;
     *ends = Tuple::new(&packet.tuple.from(), &flow.to.to());
     *other = *flow;
     // Counted at ingress.
     other.flags = flags::SOURCE_REWRITTEN;
     *other_key = FlowKey::new(*ends, packet.protocol, Hook::Egress);
-    let _ = insert(other_key, other);
+    claim_egress(other_key, other)?;
     other.to = packet.tuple.reversed();
     *other_key = FlowKey::new(ends.reversed(), packet.protocol, Hook::Egress);
-    let _ = insert(other_key, other);
+    claim_egress(other_key, other)
+}
+
+/// For what opens a connection straight to an endpoint: the entries that another one left which
+/// the same client port reached it by through a service.
+#[inline(never)]
+pub fn forget_left_over(scratch: &mut Scratch) {
+    let Scratch { packet, other_key, .. } = scratch;
+    *other_key = FlowKey::new(packet.tuple.reversed(), packet.protocol, Hook::Egress);
+    let key: &FlowKey = other_key;
+    let Some(entry) = FLOWS.get_ptr(key) else { return };
+    // SAFETY: map memory stays readable; see `known`.
+    let entry = unsafe { &*entry };
+    if is_closed(entry) || ports::is_over(entry, packet.protocol) {
+        forget(key);
+        *other_key = FlowKey::new(packet.tuple, packet.protocol, Hook::Egress);
+        forget(other_key);
+    }
+}
+
+#[inline(always)]
+const fn is_closed(entry: &FlowEntry) -> bool {
+    entry.flags & (flags::FIN | flags::RST) != 0
 }

@@ -46,7 +46,7 @@ pub fn forward<L: Layout>(context: &SockAddrContext, used_for: Use) -> Result<()
     };
     let chosen = service::look_up(&at, &ServiceKey::new(&at, protocol)).and_then(|entry| {
         decision.service_id = Some(entry.id);
-        choose(context, &entry, used_for)
+        choose(context, &at, &entry, used_for)
     });
     let endpoint = match chosen {
         Ok(endpoint) => endpoint,
@@ -82,11 +82,12 @@ pub fn restore<L: Layout>(context: &SockAddrContext) {
 #[inline(always)]
 fn choose(
     context: &SockAddrContext,
+    at: &AddressPort,
     entry: &ServiceEntry,
     used_for: Use,
 ) -> Result<AddressPort, Refusal> {
     if entry.flags & (flags::HOST_ONLY | flags::SOURCE_RANGES) != 0 {
-        admit(context, entry)?;
+        admit(context, at, entry)?;
     }
     let span = entry.candidates(Origin::Inside)?;
     let (holder, client, kept_secs) = if entry.affinity_secs > 0 {
@@ -105,7 +106,7 @@ fn choose(
 /// that connects has no source yet, but the host's can only be the node's address; a pod's packets
 /// are judged when they come out of its device.
 #[inline(always)]
-fn admit(context: &SockAddrContext, entry: &ServiceEntry) -> Result<(), Refusal> {
+fn admit(context: &SockAddrContext, at: &AddressPort, entry: &ServiceEntry) -> Result<(), Refusal> {
     let config = CONFIG.get(0).ok_or(Refusal::NotAService)?;
     let is_host = netns_cookie(context) == config.host_netns_cookie;
     if entry.flags & flags::HOST_ONLY != 0 && !is_host {
@@ -117,7 +118,8 @@ fn admit(context: &SockAddrContext, entry: &ServiceEntry) -> Result<(), Refusal>
     if !is_host {
         return Err(Refusal::SourceUnknown);
     }
-    if service::allows(entry.id, &config.node_v4) || service::allows(entry.id, &config.node_v6) {
+    let node = if at.is_v4() { &config.node_v4 } else { &config.node_v6 };
+    if !service::is_unset(node) && service::allows(entry.id, node) {
         Ok(())
     } else {
         Err(Refusal::SourceNotAllowed)

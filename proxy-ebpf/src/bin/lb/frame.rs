@@ -69,6 +69,9 @@ pub trait Frame {
     /// Lets a TCP or UDP checksum follow a change of the addresses and one of the bytes it covers.
     fn follow(&self, offset: u32, addresses: u32, bytes: u32, kind: ChecksumKind) -> bool;
 
+    /// Whether a transport checksum is left for the device to complete.
+    fn is_left_to_device(&self, offset: u32) -> bool;
+
     /// Bytes at an offset.
     #[inline(always)]
     fn load<T: Copy>(&self, offset: u32) -> Option<T> {
@@ -94,6 +97,15 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// Whether the frame is addressed to this machine alone: a device may show others', too.
+    #[inline(always)]
+    pub fn is_for_us(&self) -> bool {
+        /// `PACKET_HOST`.
+        const HOST: u32 = 0;
+        // SAFETY: the context is valid for the length of the program.
+        unsafe { (*self.skb).pkt_type == HOST }
+    }
+
     /// Bytes of data in each packet that this one was joined from; 0 for one that is what it is.
     #[inline(always)]
     pub fn segment_len(&self) -> u32 {
@@ -187,6 +199,11 @@ impl Frame for Buffer {
     }
 
     #[inline(always)]
+    fn is_left_to_device(&self, offset: u32) -> bool {
+        self.is_partial(offset) == Some(true)
+    }
+
+    #[inline(always)]
     fn follow(&self, offset: u32, addresses: u32, bytes: u32, kind: ChecksumKind) -> bool {
         let none = if kind.udp { ZERO_MEANS_NONE } else { 0 };
         (bytes == 0 || self.replace(offset, bytes, none))
@@ -237,6 +254,11 @@ impl Frame for Received {
     unsafe fn copy_in(&self, offset: u32, from: *const c_void, len: u32) -> bool {
         // SAFETY: the caller's promise; the helper only reads.
         unsafe { bpf_xdp_store_bytes(self.context.ctx, offset, from.cast_mut(), len) == 0 }
+    }
+
+    #[inline(always)]
+    fn is_left_to_device(&self, _offset: u32) -> bool {
+        false
     }
 
     #[inline(always)]

@@ -79,7 +79,7 @@ fn send_on(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
         return Err(Refusal::NoRoute);
     }
     network(buffer, packet.v6, ends, 1).ok_or(Refusal::Malformed)?;
-    route::send(buffer, hop)?;
+    route::send(hop)?;
     Ok(Action::Sent)
 }
 
@@ -129,6 +129,7 @@ fn try_rewrite(
     stored(buffer.store(inner.l4, &new_ports.to_ne_bytes()))?;
     // TCP's checksum is beyond the eight bytes that an error has to carry.
     if let Some(offset) = checksum_offset(inner.protocol)
+        && inner.l4 + offset + 2 <= L3 + outer.bytes
         && let Some(old) = buffer.load::<[u8; 2]>(inner.l4 + offset)
         && (inner.protocol != Protocol::Udp as u8 || old != [0; 2])
     {

@@ -107,7 +107,8 @@ mod verdict {
                 | Refusal::Malformed
                 | Refusal::NoRoute
                 | Refusal::UnallocatedClusterIp
-                | Refusal::NoNodeAddress,
+                | Refusal::NoNodeAddress
+                | Refusal::NothingToReset,
             ) => fail_with(EHOSTUNREACH),
         }
     }
@@ -149,6 +150,7 @@ mod verdict {
                 | Refusal::SourceNotAllowed
                 | Refusal::NatPortsExhausted
                 | Refusal::NoNodeAddress
+                | Refusal::NothingToReset
                 | Refusal::FlowNotInserted,
             ) => DROP,
             Err(

@@ -90,6 +90,9 @@ fn not_a_service(buffer: &Buffer, scratch: &mut Scratch, place: Place) -> Result
     if is_unallocated(&scratch.packet.tuple.dst) {
         return Err(Refusal::UnallocatedClusterIp);
     }
+    if scratch.packet.needs_live_endpoint() {
+        flows::forget_left_over(scratch);
+    }
     if let Place::UplinkIngress = place {
         direct_return::learn(buffer, scratch);
     }
@@ -156,7 +159,7 @@ fn forward(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
         route::look_up(buffer, packet, &flow.to, len as u16, hop)?;
     }
     if time_to_live <= 1 || hop.is_too_narrow {
-        flows::expect_detour(scratch);
+        flows::expect_detour(scratch)?;
         return to_endpoint_only(buffer, scratch);
     }
     translate(buffer, packet, &flow.to, 1)?;
@@ -166,6 +169,6 @@ fn forward(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
     {
         return Err(Refusal::Malformed);
     }
-    route::send(buffer, hop)?;
+    route::send(hop)?;
     Ok(Action::Sent)
 }

@@ -7,16 +7,16 @@ use aya_ebpf::{
     },
 };
 use podium_proxy_ebpf::{
-    AddressPort, Config, FlowEntry, FlowKey, Hook, PortRange, Protocol, ServiceKey, Tuple,
-    config::NAT_RANGES, flow::flags,
+    AddressPort, Config, Endpoint, FlowEntry, FlowKey, Hook, PortRange, Protocol, ServiceKey,
+    Tuple, choice, config::NAT_RANGES, flow::flags,
 };
 
 use crate::{
     frame::{Buffer, Frame},
     maps::{FLOWS, SERVICES},
     packet::Packet,
-    report,
-    service::Refusal,
+    report, route,
+    service::{self, Refusal},
 };
 
 /// Ports tried before giving up. With nine of ten taken, all of them are in one case of thirty.
@@ -46,18 +46,26 @@ pub fn claim(
     buffer: &Buffer,
     packet: &Packet,
     config: &Config,
+    place: u8,
     flow: &mut FlowEntry,
     key: &mut FlowKey,
     back: &FlowEntry,
 ) -> Result<(), Refusal> {
-    let node = if packet.v6 { config.node_v6 } else { config.node_v4 };
-    if AddressPort::new(node, [0; 2]).order() == (0, 0, 0) {
+    let mut node = if packet.v6 { config.node_v6 } else { config.node_v4 };
+    if place == Endpoint::ELSEWHERE {
+        // What the node itself would use on that way, so that answers come back by it.
+        route::source_towards(buffer, packet, &flow.to, &mut node);
+    }
+    if service::is_unset(&node) {
         return Err(Refusal::NoNodeAddress);
     }
     let protocol = Protocol::from_number(packet.protocol).ok_or(Refusal::NotAService)?;
     let endpoint = flow.to.to();
+    // The first try is the same each time: a flow whose entries were lost finds itself again.
+    let mut number = choice::flow_hash(&packet.tuple.from(), packet.protocol);
     for _ in 0..TRIES {
-        let Some(port) = any_port(config) else { break };
+        let Some(port) = nth_port(config, number) else { break };
+        number = random();
         let source = AddressPort::new(node, port.to_be_bytes());
         *key = FlowKey::new(Tuple::new(&endpoint, &source), packet.protocol, Hook::Ingress);
         if is_free(buffer, packet, protocol, &key.tuple) && take(key, back) {
@@ -92,21 +100,23 @@ pub fn claim_for_client(
 
 #[inline(always)]
 fn within(range: PortRange) -> u16 {
-    // SAFETY: a plain helper without arguments.
-    let random = u64::from(unsafe { bpf_get_prandom_u32() });
-    range.first.wrapping_add(((random * u64::from(range.len)) >> 32) as u16)
+    range.first.wrapping_add(((u64::from(random()) * u64::from(range.len)) >> 32) as u16)
 }
 
-/// One of the configured ports, all equally likely.
 #[inline(always)]
-fn any_port(config: &Config) -> Option<u16> {
+fn random() -> u32 {
+    // SAFETY: a plain helper without arguments.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// The configured port that a number stands for, all equally likely.
+#[inline(always)]
+fn nth_port(config: &Config, number: u32) -> Option<u16> {
     let mut total = 0_u32;
     for index in 0..NAT_RANGES {
         total += u32::from(config.nat_ports[index].len);
     }
-    // SAFETY: a plain helper without arguments.
-    let random = u64::from(unsafe { bpf_get_prandom_u32() });
-    let mut left = ((random * u64::from(total)) >> 32) as u32;
+    let mut left = ((u64::from(number) * u64::from(total)) >> 32) as u32;
     for index in 0..NAT_RANGES {
         let range = config.nat_ports[index];
         if left < u32::from(range.len) {
@@ -175,12 +185,14 @@ fn take(key: &FlowKey, entry: &FlowEntry) -> bool {
     // SAFETY: map memory stays readable; a torn value only makes this port be passed over or be
     // given away a little early.
     let taken = unsafe { &*taken };
-    is_over(taken, key.protocol) && FLOWS.insert(key, entry, BPF_ANY.into()).is_ok()
+    let is_own = taken.to.from().order() == entry.to.from().order()
+        && taken.to.to().order() == entry.to.to().order();
+    (is_own || is_over(taken, key.protocol)) && FLOWS.insert(key, entry, BPF_ANY.into()).is_ok()
 }
 
 /// Whether a flow has outlived its last packet by all it may, as far as one entry tells.
 #[inline(always)]
 pub fn is_over(entry: &FlowEntry, protocol: u8) -> bool {
-    let idle_secs = report::now_ns().wrapping_sub(entry.used_at_ns) / NANOS_PER_SEC;
+    let idle_secs = report::now_ns().saturating_sub(entry.used_at_ns) / NANOS_PER_SEC;
     idle_secs > entry.timeout_secs(protocol, entry.flags)
 }

@@ -49,11 +49,17 @@ pub fn refuse(buffer: &Buffer, packet: &Packet) -> bool {
 #[inline(always)]
 fn try_refuse(buffer: &Buffer, packet: &Packet) -> Option<()> {
     let plain = packet.l4 == if packet.v6 { L3 + 40 } else { L3 + 20 };
-    if packet.fragment != Fragment::Whole || !plain || packet.signals & signals::RST != 0 {
+    if packet.fragment != Fragment::Whole
+        || !plain
+        || packet.signals & signals::RST != 0
+        || !may_be_answered(packet)
+    {
         return None;
     }
     if packet.protocol == Protocol::Tcp as u8 {
         reset(buffer, packet)?;
+    } else if !rate::take() {
+        return None;
     } else if packet.v6 {
         unreachable_v6(buffer, packet)?;
     } else {
@@ -64,6 +70,52 @@ fn try_refuse(buffer: &Buffer, packet: &Packet) -> Option<()> {
     done(buffer.store(0, &[from, to]))?;
     // SAFETY: a plain helper: out of the device the packet came in through.
     done(unsafe { bpf_redirect(buffer.ifindex(), 0) } == REDIRECT)
+}
+
+/// RFC 1122, 3.2.2, and RFC 4443, 2.4: whom an error must not be sent to.
+#[inline(always)]
+fn may_be_answered(packet: &Packet) -> bool {
+    if packet.v6 {
+        let (high, low, _) = packet.tuple.from().order();
+        // Neither multicast, nor unspecified, nor loopback.
+        high >> 56 != 0xff && (high != 0 || low > 1)
+    } else {
+        let [first, ..] = unmap_v4(&packet.tuple.src);
+        first != 0 && first != 127 && first < 224
+    }
+}
+
+mod rate {
+    //! How many ICMP errors a CPU sends: as many as the kernel lets a machine send
+    //! (`icmp_msgs_per_sec`), so that nobody has others flooded by them.
+
+    use aya_ebpf::{macros::map, maps::PerCpuArray};
+
+    use crate::report;
+
+    const PER_SEC: u64 = 1000;
+    const INTERVAL_NS: u64 = 1_000_000_000 / PER_SEC;
+    /// How many may be sent at once (`icmp_msgs_burst`).
+    const BURST: u64 = 50;
+
+    /// When the bucket was empty, counted on by an interval for each error.
+    #[map]
+    static REFUSALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+    /// Whether another error may be sent now.
+    #[inline(always)]
+    pub fn take() -> bool {
+        let Some(empty_at_ns) = REFUSALS.get_ptr_mut(0) else { return false };
+        // SAFETY: a slot of this CPU.
+        let empty_at_ns = unsafe { &mut *empty_at_ns };
+        let now_ns = report::now_ns();
+        let since = (*empty_at_ns).max(now_ns.saturating_sub(BURST * INTERVAL_NS));
+        if since + INTERVAL_NS > now_ns {
+            return false;
+        }
+        *empty_at_ns = since + INTERVAL_NS;
+        true
+    }
 }
 
 #[inline(always)]

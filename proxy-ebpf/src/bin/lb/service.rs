@@ -54,6 +54,8 @@ pub enum Refusal {
     UnallocatedClusterIp,
     /// No address of the node to rewrite the source to.
     NoNodeAddress,
+    /// The reset of a connection that is not known.
+    NothingToReset,
 }
 
 impl From<NoEndpoint> for Refusal {
@@ -85,6 +87,7 @@ impl Refusal {
             Self::NoRoute => Outcome::NoRoute,
             Self::UnallocatedClusterIp => Outcome::UnallocatedClusterIp,
             Self::NoNodeAddress => Outcome::NoNodeAddress,
+            Self::NothingToReset => Outcome::NothingToReset,
         })
     }
 }
@@ -123,6 +126,12 @@ fn miss(address: &AddressPort) -> Refusal {
         Some(_) => Refusal::UnknownPort,
         None => Refusal::NotAService,
     }
+}
+
+/// Whether an address is none: all zeros.
+#[inline(always)]
+pub const fn is_unset(ip: &[u8; 16]) -> bool {
+    matches!(AddressPort::new(*ip, [0; 2]).order(), (0, 0, 0))
 }
 
 /// How often the list of a service port changed.
@@ -202,7 +211,8 @@ fn kept(key: &AffinityKey, span: Span, kept_ns: u64, now_ns: u64) -> Option<Endp
     // SAFETY: map memory stays valid; a value of another client, should the element be reused
     // while it is read, fails the search below or is as good a choice as any.
     let AffinityEntry { endpoint, used_at_ns } = unsafe { *entry };
-    if now_ns.wrapping_sub(used_at_ns) > kept_ns {
+    // Another CPU may have used it since the clock was read.
+    if now_ns.saturating_sub(used_at_ns) > kept_ns {
         return None;
     }
     let endpoint = find(span, &endpoint)?;
