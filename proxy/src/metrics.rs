@@ -17,7 +17,6 @@ use prometheus::{
 
 use crate::{
     datapath::SharedDatapath,
-    index::settle::Changed,
     model::{Frontend, PortName, Reach},
     plan::held::Held,
 };
@@ -180,8 +179,8 @@ impl Metrics {
         self.kernel.count_from(datapath);
     }
 
-    /// What a pass led to; `changed` is what it was about, `None` if about everything.
-    pub fn synced(&self, held: &Held, changed: Option<&Changed>, took: Duration) {
+    /// What a pass led to; `changed` are the ports it was about, `None` if about everything.
+    pub fn synced(&self, held: &Held, changed: Option<&BTreeSet<PortName>>, took: Duration) {
         self.sync_duration.observe(took.as_secs_f64());
         let now = jiff::Timestamp::now().as_duration();
         self.sync_last_timestamp.set(now.as_secs_f64());
@@ -201,8 +200,8 @@ impl Metrics {
         let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
         match changed {
             Some(changed) => {
-                self.traffic.rename(held, &changed.ports);
-                changed.ports.iter().for_each(|name| lacking.judge(name, held));
+                self.traffic.rename(held, changed);
+                changed.iter().for_each(|name| lacking.judge(name, held));
             }
             None => {
                 self.traffic.rename_all(held);

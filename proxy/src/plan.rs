@@ -8,19 +8,23 @@
 pub mod held;
 pub mod maglev;
 pub mod ranges;
+pub mod shortages;
 pub mod spans;
 
 mod changes;
 mod place;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 use podium_proxy_ebpf::{
     Endpoint, FrontendKind, ServiceEntry, ServiceKey, ServiceName, SourceRange, address, flags,
     maps,
 };
 
-use crate::model::{Desired, Frontend, PortName, Problem, Reach};
+use crate::model::{Desired, Frontend, PortName, Reach};
 use changes::Changes;
 use held::{Held, Room};
 use ranges::RangeKey;
@@ -130,49 +134,79 @@ impl Limit {
     }
 }
 
-/// What to do, and what could not be placed.
+/// What to do.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The operations, in the order they must be carried out.
     pub ops: Vec<Op>,
-    /// Services for which a map has no room. Their old state stays.
-    pub problems: Vec<Problem>,
-    /// The maps that have no room.
-    pub full: BTreeSet<Limit>,
+    /// The ports that this is about.
+    pub ports: BTreeSet<PortName>,
+    /// Whether [`Held::shortages`] are others now.
+    pub shortages_changed: bool,
+    /// It makes room for what had none: plan once more.
+    pub makes_room: bool,
 }
 
 /// The operations that lead from `held` to `desired`; `held` is then as it will be when all of them
 /// have been carried out. Should one fail, what is held must be read from the maps again.
+///
+/// Compares everything.
 pub fn plan(held: &mut Held, desired: &Desired) -> Plan {
+    held.is_compared = true;
     let changes = Changes::between(held, desired);
+    carry_out(held, desired, &changes)
+}
+
+/// As [`plan`], where only these ports and ClusterIPs can differ from what was planned last. What
+/// nothing was planned for yet is compared as a whole.
+pub fn plan_changed(
+    held: &mut Held,
+    desired: &Desired,
+    ports: &BTreeSet<PortName>,
+    cluster_ips: &BTreeSet<IpAddr>,
+) -> Plan {
+    if !held.is_compared {
+        return plan(held, desired);
+    }
+    let changes = Changes::among(held, desired, ports, cluster_ips);
+    carry_out(held, desired, &changes)
+}
+
+fn carry_out(held: &mut Held, desired: &Desired, changes: &Changes<'_>) -> Plan {
     let mut planner = Planner {
         giving_away: HashSet::new(),
         given_away: HashSet::new(),
         held,
-        plan: Plan::default(),
+        plan: Plan { ports: changes.ports(), ..Plan::default() },
         retired: Vec::new(),
         retired_ranges: BTreeSet::new(),
         stale: BTreeSet::new(),
     };
     (planner.given_away, planner.giving_away) = changes.given_away(planner.held);
-    planner.remove_unwanted(desired, &changes);
+    planner.remove_unwanted(desired, changes);
     planner.drop_ports(&changes.gone, false);
     // Who takes an address over goes before who gives it away, as far as they do not do both.
     for giving in [false, true] {
         for (name, port) in &changes.placed {
-            if planner.is_giving_away(&changes, name) == giving {
+            if planner.is_giving_away(changes, name) == giving {
                 planner.place(name, port);
             }
         }
     }
-    planner.mark_cluster_ips(desired);
+    planner.mark_cluster_ips(&changes.marked);
     planner.drop_ports(&changes.gone, true);
     planner.remove_retired_ranges();
     planner.renew_stale();
     for room in std::mem::take(&mut planner.retired) {
         planner.held.rest(room);
     }
-    planner.plan
+    let mut plan = planner.plan;
+    plan.shortages_changed = held.shortages.take_changed();
+    plan.makes_room = !plan.ops.is_empty() && {
+        let (ports, cluster_ips) = held.shortages.worth_a_try(held);
+        !ports.is_empty() || !cluster_ips.is_empty()
+    };
+    plan
 }
 
 /// The entry that marks a ClusterIP as one.
@@ -221,11 +255,6 @@ impl Planner<'_> {
         self.plan.ops.push(op);
     }
 
-    fn problem(&mut self, limit: Limit, object: String, message: String) {
-        self.plan.full.insert(limit);
-        self.plan.problems.push(Problem { object, field: String::new(), message });
-    }
-
     fn is_giving_away(&self, changes: &Changes<'_>, name: &PortName) -> bool {
         changes.id_of(name).is_some_and(|id| self.giving_away.contains(&id))
     }
@@ -249,8 +278,7 @@ impl Planner<'_> {
             self.push(Op::RemoveSourceRange { range, prefix_len });
         }
         self.retired.extend(leftover.rooms);
-        let unwanted_ips = self.held.cluster_ips.difference(&desired.cluster_ips);
-        let mut gone: Vec<ServiceKey> = unwanted_ips
+        let mut gone: Vec<ServiceKey> = (changes.unmarked.iter())
             .map(|ip| ServiceKey::whole_address(address::map(*ip)))
             .chain(changes.unwanted(self.held))
             .chain(leftover.keys.into_iter().filter(|key| {
@@ -318,23 +346,18 @@ impl Planner<'_> {
         self.held.ids.wake();
     }
 
-    fn mark_cluster_ips(&mut self, desired: &Desired) {
-        let missing: Vec<_> =
-            desired.cluster_ips.difference(&self.held.cluster_ips).copied().collect();
+    fn mark_cluster_ips(&mut self, missing: &[IpAddr]) {
         for ip in missing {
-            let key = ServiceKey::whole_address(address::map(ip));
+            let key = ServiceKey::whole_address(address::map(*ip));
             let is_new = !self.held.entries.contains_key(&key);
-            if is_new && self.held.entries.len() >= self.held.limits.services as usize {
-                let message = format!(
-                    "the services map is full: raise {}; its unknown ports are not refused",
-                    Limit::Services.flag()
-                );
-                self.problem(Limit::Services, format!("ClusterIP {ip}"), message);
+            let is_full = is_new && self.held.room(Limit::Services) == 0;
+            self.held.shortages.set_cluster_ip(*ip, is_full);
+            if is_full {
                 continue;
             }
             let entry = whole_address_entry(&key);
             self.held.entries.insert(key, entry);
-            self.held.cluster_ips.insert(ip);
+            self.held.cluster_ips.insert(*ip);
             self.push(Op::SetService { key, entry });
         }
     }

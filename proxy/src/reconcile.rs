@@ -1,6 +1,7 @@
 //! The loop: events in, operations out. The first change is applied at once, a burst after it in
 //! one go; what the kernel refuses is read back and tried again.
 
+mod arrivals;
 mod known_node;
 mod reports;
 
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use podium_proxy_ebpf::Protocol;
 use tokio::{sync::mpsc, time};
 use tracing::{error, info, warn};
 
@@ -23,18 +24,20 @@ use crate::{
     },
     devices::{self, DeviceOptions, Devices},
     health_checks::HealthChecks,
-    index::{Change, Index, local_node::NodeSettings, settle::Changed},
+    index::{Index, local_node::NodeSettings},
     kube_proxy::Takeover,
     metrics::Metrics,
     model::Problem,
     plan::{
-        self, Limit, Plan,
+        self, Limit,
         held::{Held, Limits},
+        shortages::Shortages,
     },
     serve::Health,
     sockets::Follower,
     source::{Event, Source, host},
 };
+use arrivals::Arrivals;
 use known_node::KnownNode;
 use reports::Reports;
 
@@ -47,8 +50,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often the addresses of the host are read again, should nobody tell of a change.
 const HOST_REREAD: Duration = Duration::from_secs(30);
 
-/// When an EndpointSlice's cause happened, as its controller notes it.
-const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// How often everything is compared, should what changed not tell all that did.
+const COMPARISON: Duration = Duration::from_secs(60);
 
 /// Everything the loop works on.
 pub struct Reconciler {
@@ -96,7 +99,9 @@ impl Reconciler {
             dirty: true,
             node: KnownNode::default(),
             node_dirty: true,
-            triggers: Vec::new(),
+            compare_all: false,
+            problems_dirty: true,
+            arrivals: Arrivals::default(),
             source_problems: Vec::new(),
             reports,
         };
@@ -119,7 +124,11 @@ struct State {
     node: KnownNode,
     /// The datapath is yet to be told of the node.
     node_dirty: bool,
-    triggers: Vec<jiff::Timestamp>,
+    /// The next pass takes no hint of what changed.
+    compare_all: bool,
+    /// Something else may be wrong than what was said.
+    problems_dirty: bool,
+    arrivals: Arrivals,
     source_problems: Vec<Problem>,
     reports: Reports,
 }
@@ -134,6 +143,7 @@ impl State {
         let mut streams_missing = source.streams;
         let mut next_pass = time::Instant::now();
         let mut host_reread = time::interval_at(next_pass + HOST_REREAD, HOST_REREAD);
+        let mut comparison = time::interval_at(next_pass + COMPARISON, COMPARISON);
         loop {
             let is_due = self.dirty && streams_missing == 0;
             let event = tokio::select! {
@@ -144,11 +154,15 @@ impl State {
                     None => return Ok(()),
                 },
                 Some(()) = health_check_failures.recv() => {
-                    self.dirty = true;
+                    self.problems_changed();
                     continue;
                 }
                 () = device_problems_changed(&mut self.devices) => {
-                    self.dirty = true;
+                    self.problems_changed();
+                    continue;
+                }
+                _ = comparison.tick() => {
+                    (self.compare_all, self.dirty) = (true, true);
                     continue;
                 }
                 Some(()) = host_changes.recv() => Some(Event::HostChanged),
@@ -163,7 +177,7 @@ impl State {
             }
             next_pass = time::Instant::now() + BURST;
             match tokio::task::block_in_place(|| self.pass()) {
-                Ok(()) => self.dirty = false,
+                Ok(makes_room) => self.dirty = makes_room,
                 Err(error) if !self.attached => return Err(error),
                 Err(error) => {
                     error!("cannot bring the kernel up to date, trying again: {}", chain(&error));
@@ -178,7 +192,8 @@ impl State {
         match event {
             Event::Changes(changes) => {
                 for change in changes {
-                    self.take_change(change);
+                    self.arrivals.take(&change, !self.attached, &self.reconciler.metrics);
+                    self.reconciler.index.apply(change);
                 }
                 self.dirty = true;
                 self.reconciler.health.queued();
@@ -186,7 +201,7 @@ impl State {
             Event::Synced => *streams_missing = streams_missing.saturating_sub(1),
             Event::Problems(problems) => {
                 self.source_problems = problems;
-                self.dirty = true;
+                self.problems_changed();
             }
             Event::Node(object) => {
                 let is_eligible = object.as_ref().is_some_and(|object| object.is_eligible);
@@ -220,34 +235,16 @@ impl State {
             }
             index.set_local_node(node);
             self.node_dirty = true;
-            self.dirty = true;
+            self.problems_changed();
         }
     }
 
-    fn take_change(&mut self, change: Change) {
-        let metrics = &self.reconciler.metrics;
-        match &change {
-            Change::Service(..) => {
-                metrics.service_changes_total.inc();
-                metrics.service_changes_pending.inc();
-            }
-            Change::Slice(_, slice) => {
-                metrics.endpoint_changes_total.inc();
-                metrics.endpoint_changes_pending.inc();
-                // Before the first pass these are old news, which would only distort the figure.
-                if self.attached {
-                    self.triggers.extend(slice.as_deref().and_then(trigger_time));
-                }
-            }
-            Change::Endpoints(..) => {
-                metrics.endpoint_changes_total.inc();
-                metrics.endpoint_changes_pending.inc();
-            }
-        }
-        self.reconciler.index.apply(change);
+    const fn problems_changed(&mut self) {
+        (self.problems_dirty, self.dirty) = (true, true);
     }
 
-    fn pass(&mut self) -> Result<(), Error> {
+    /// Brings the kernel to what is wanted. Tells whether that made room for what had none.
+    fn pass(&mut self) -> Result<bool, Error> {
         let started = Instant::now();
         let changed = self.reconciler.index.update();
         let index = &self.reconciler.index;
@@ -260,13 +257,17 @@ impl State {
             datapath.set_node(index.local_node())?;
         }
         let known = self.held.take();
-        let is_complete = known.is_none();
+        let is_rebuilt = known.is_none();
         let mut held = match known {
             Some(held) => held,
             None => datapath::take_over(&mut *datapath, self.limits)?,
         };
         self.reconciler.sockets.begin(&held);
-        let plan = plan::plan(&mut held, index.desired());
+        let plan = if std::mem::take(&mut self.compare_all) {
+            plan::plan(&mut held, index.desired())
+        } else {
+            plan::plan_changed(&mut held, index.desired(), &changed.ports, &changed.cluster_ips)
+        };
         let ops = plan.ops.len();
         for op in &plan.ops {
             datapath.execute(op)?;
@@ -275,25 +276,22 @@ impl State {
         if !self.attached {
             self.attach(&held)?;
         }
-        self.reconciler.sockets.passed(&held);
-        self.node_dirty = false;
-        self.finished(&held, (!is_complete).then_some(&changed), started.elapsed());
-        tracing::debug!(ops, took = ?started.elapsed(), "kernel up to date");
-        self.held = Some(held);
-        self.report(plan);
-        Ok(())
-    }
-
-    /// Everything that arrived is in the kernel. Without `changed`, everything may be new there.
-    fn finished(&mut self, held: &Held, changed: Option<&Changed>, took: Duration) {
-        let reconciler = &self.reconciler;
-        reconciler.metrics.synced(held, changed, took);
-        reconciler.health.synced();
-        let now = jiff::Timestamp::now();
-        for trigger in self.triggers.drain(..) {
-            let waited = now.duration_since(trigger).as_secs_f64();
-            reconciler.metrics.network_programming_duration.observe(waited.max(0.0));
+        // That looks at every port, which is for nothing where none of its protocol is another.
+        if is_rebuilt || plan.ports.iter().any(|name| name.protocol == Protocol::Udp) {
+            self.reconciler.sockets.passed(&held);
         }
+        self.node_dirty = false;
+        let metrics = &self.reconciler.metrics;
+        metrics.synced(&held, (!is_rebuilt).then_some(&plan.ports), started.elapsed());
+        self.reconciler.health.synced();
+        self.arrivals.done(metrics);
+        tracing::debug!(ops, took = ?started.elapsed(), "kernel up to date");
+        let has_news = changed.problems || changed.health_checks || plan.shortages_changed;
+        if std::mem::take(&mut self.problems_dirty) || is_rebuilt || has_news {
+            self.report(&held.shortages);
+        }
+        self.held = Some(held);
+        Ok(plan.makes_room)
     }
 
     fn attach(&mut self, held: &Held) -> Result<(), Error> {
@@ -335,16 +333,17 @@ impl State {
 
     /// A node without room for all Services should not get their traffic. Without room for a table
     /// of the consistent choice they are all served, at random.
-    fn report(&mut self, plan: Plan) {
-        self.reconciler.health.set_overflow(plan.full.iter().any(|limit| *limit != Limit::Maglev));
-        self.reports.full(plan.full);
+    fn report(&mut self, shortages: &Shortages) {
+        let full = shortages.full();
+        self.reconciler.health.set_overflow(full.iter().any(|limit| *limit != Limit::Maglev));
+        self.reports.full(full);
         let problems = (self.reconciler.index.problems().cloned())
             .chain(self.source_problems.iter().cloned())
             .chain(self.node.problems().iter().cloned())
             .chain(self.health_checks.problems())
             .chain(self.devices.iter().flat_map(devices::Handle::problems))
             .collect();
-        self.reports.problems(problems, &plan.problems.into_iter().collect());
+        self.reports.problems(problems, &shortages.problems());
     }
 }
 
@@ -353,10 +352,6 @@ async fn device_problems_changed(devices: &mut Option<devices::Handle>) {
         Some(devices) => devices.problems_changed().await,
         None => future::pending().await,
     }
-}
-
-fn trigger_time(slice: &EndpointSlice) -> Option<jiff::Timestamp> {
-    slice.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?.parse().ok()
 }
 
 fn lock(datapath: &Mutex<KernelDatapath>) -> std::sync::MutexGuard<'_, KernelDatapath> {

@@ -2,7 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use expect_test::{Expect, expect};
 use k8s_openapi::api::{
@@ -15,6 +21,10 @@ use podium_proxy::{
         local_node::{HostAddress, NodePortAddresses, NodeSettings, OwnNode, local_node},
     },
     model::{LocalNode, ObjectName, Reach},
+    plan::{
+        self,
+        held::{Held, Limits},
+    },
     source::node,
 };
 use podium_proxy_ebpf::{Endpoint, FrontendKind};
@@ -904,14 +914,31 @@ fn measure_one_change_among_many() {
         index.apply(Change::Service(object(&format!("s{number}")), Some(Box::new(service))));
         index.apply(slice_of(number, 0));
     }
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     assert_eq!(index.update().ports.len(), 5_000);
     println!("all: {:?}", started.elapsed());
-    let changes: Vec<Change> = (0..100).map(|number| slice_of(number * 40, 1)).collect();
-    let started = std::time::Instant::now();
-    for change in changes {
-        index.apply(change);
-        assert_eq!(index.update().ports.len(), 1);
+    for (maglev, shift) in [(6 << 20, 1), (Limits::default().maglev, 2)] {
+        let limits = Limits { endpoints: 1 << 19, maglev, ..Limits::default() };
+        let mut held = Held::empty(limits);
+        let started = Instant::now();
+        plan::plan(&mut held, index.desired());
+        let without = held.shortages.problems().len();
+        println!("plan of all: {:?}; {without} without a table", started.elapsed());
+        let started = Instant::now();
+        plan::plan(&mut held, index.desired());
+        println!("plan of nothing, everything compared: {:?}", started.elapsed());
+        let changes: Vec<Change> = (0..100).map(|number| slice_of(number * 40, shift)).collect();
+        let (mut updating, mut planning) = (Duration::ZERO, Duration::ZERO);
+        for change in changes {
+            index.apply(change);
+            let started = Instant::now();
+            let changed = index.update();
+            updating += started.elapsed();
+            assert_eq!(changed.ports.len(), 1);
+            let started = Instant::now();
+            plan::plan_changed(&mut held, index.desired(), &changed.ports, &changed.cluster_ips);
+            planning += started.elapsed();
+        }
+        println!("one change: index {:?}, plan {:?}", updating / 100, planning / 100);
     }
-    println!("one change: {:?}", started.elapsed() / 100);
 }

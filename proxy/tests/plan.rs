@@ -118,7 +118,7 @@ fn shown_range(range: &SourceRange, prefix_len: u32) -> String {
 
 fn check(held: &mut Held, desired: &Desired, expected: Expect) {
     let plan = plan::plan(held, desired);
-    assert!(plan.problems.is_empty(), "{:?}", plan.problems);
+    assert!(held.shortages.is_empty(), "{:?}", held.shortages);
     let text: String = plan.ops.iter().map(|op| line(op) + "\n").collect();
     expected.assert_eq(&text);
 }
@@ -426,8 +426,12 @@ fn source_ranges_without_room_keep_the_address_closed() {
         renew 0
     "#]]
     .assert_eq(&text);
-    assert_eq!(plan.full, BTreeSet::from([Limit::SourceRanges]));
-    expect!["Service default/web: the map of source ranges is full: raise --max-source-ranges; its old state stays"].assert_eq(&plan.problems[0].to_string());
+    assert_eq!(held.shortages.full(), BTreeSet::from([Limit::SourceRanges]));
+    expect!["Service default/web: the map of source ranges is full: raise --max-source-ranges; its old state stays"].assert_eq(&first_problem(&held));
+}
+
+fn first_problem(held: &Held) -> String {
+    held.shortages.problems().first().unwrap().to_string()
 }
 
 #[test]
@@ -447,10 +451,12 @@ fn tables_without_room_leave_the_service_working() {
         mark 10.96.0.10
     "#]]
     .assert_eq(&text);
-    assert_eq!(plan.full, BTreeSet::from([Limit::Maglev]));
-    expect!["Service default/web: no room for its table of the consistent choice: raise --max-maglev-blocks; until then more flows from outside than need to move when its endpoints change"].assert_eq(&plan.problems[0].to_string());
+    assert_eq!(held.shortages.full(), BTreeSet::from([Limit::Maglev]));
+    assert!(plan.shortages_changed);
+    expect!["Service default/web: no room for its table of the consistent choice: raise --max-maglev-blocks; until then more flows from outside than need to move when its endpoints change"].assert_eq(&first_problem(&held));
     let again = plan::plan(&mut held, &all);
-    assert_eq!((again.ops.len(), again.full), (0, plan.full), "it is said as long as it lasts");
+    assert_eq!((again.ops.len(), again.shortages_changed), (0, false));
+    assert_eq!(held.shortages.full(), BTreeSet::from([Limit::Maglev]), "as long as it lasts");
 }
 
 #[test]

@@ -12,8 +12,9 @@ use podium_proxy_ebpf::{
 };
 
 use super::{
-    Op, maglev,
+    Limit, Op, maglev,
     ranges::{self, RangeKey},
+    shortages::Shortages,
     spans::{Ids, Spans},
     whole_address_entry,
 };
@@ -119,6 +120,10 @@ pub struct Held {
     pub ids: Ids,
     /// What an interrupted change left; the next plan ends it.
     pub leftover: Leftover,
+    /// What found no room.
+    pub shortages: Shortages,
+    /// Whether all of this was compared with what is wanted once.
+    pub(super) is_compared: bool,
 }
 
 /// What fits nothing else.
@@ -145,6 +150,8 @@ impl Held {
             source_ranges: 0,
             ids: Ids::new(limits.services),
             leftover: Leftover::default(),
+            shortages: Shortages::default(),
+            is_compared: false,
         }
     }
 
@@ -265,6 +272,26 @@ impl Held {
     /// between a change and its [`Op::Renew`] owes them. For whoever has just rebuilt this.
     pub fn renewals(&self) -> impl Iterator<Item = Op> {
         self.ports.values().map(|port| Op::Renew { id: port.id })
+    }
+
+    /// Elements of a map that are not in use.
+    pub fn room(&self, limit: Limit) -> u32 {
+        let entries = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        match limit {
+            Limit::Services => self.limits.services.saturating_sub(entries),
+            Limit::Endpoints => self.spans.unused_len(),
+            Limit::Maglev => self.maglev.unused_len(),
+            Limit::SourceRanges => self.limits.source_ranges.saturating_sub(self.source_ranges),
+        }
+    }
+
+    /// As many of these as may be next to each other.
+    pub fn gap(&self, limit: Limit) -> u32 {
+        match limit {
+            Limit::Endpoints => self.spans.gap_max(),
+            Limit::Maglev => self.maglev.gap_max(),
+            Limit::Services | Limit::SourceRanges => self.room(limit),
+        }
     }
 
     /// Elements of the endpoints array in use.

@@ -10,6 +10,7 @@ use super::{
     maglev,
     ranges::{self, RangeKey},
     sealed,
+    shortages::Shortage,
 };
 use crate::model::{Frontend, PortName, ServicePort};
 
@@ -17,82 +18,65 @@ impl Planner<'_> {
     pub(super) fn place(&mut self, name: &PortName, port: &Arc<ServicePort>) {
         let old = self.held.ports.get(name).cloned();
         match self.prepare(name, port, old.as_ref()) {
-            Ok(new) => self.swing(name, port, old, new),
-            Err(limit) => {
+            Ok((new, shortage)) => {
+                self.held.shortages.set_port(name, shortage);
+                self.swing(name, port, old, new);
+            }
+            Err(shortage) => {
+                self.held.shortages.set_port(name, Some(shortage));
                 self.keep_closed(name, port);
-                let what = match limit {
-                    Limit::Services => "the services map",
-                    Limit::Endpoints => "the endpoints array",
-                    Limit::Maglev => "the array of tables",
-                    Limit::SourceRanges => "the map of source ranges",
-                };
-                let message =
-                    format!("{what} is full: raise {}; its old state stays", limit.flag());
-                self.problem(limit, format!("Service {}", name.service), message);
             }
         }
     }
 
-    /// Makes everything ready that no entry refers to yet.
+    /// Makes everything ready that no entry refers to yet. A table there is no room for is a
+    /// shortage, but no obstacle.
     fn prepare(
         &mut self,
         name: &PortName,
         port: &Arc<ServicePort>,
         old: Option<&HeldPort>,
-    ) -> Result<HeldPort, Limit> {
+    ) -> Result<(HeldPort, Option<Shortage>), Shortage> {
         let new_keys = (port.addresses.keys())
             .filter(|at| !self.held.entries.contains_key(&ServiceKey::new(at, name.protocol)))
             .count();
         if self.held.entries.len() + new_keys > self.held.limits.services as usize {
-            return Err(Limit::Services);
+            return Err(Shortage::new(Limit::Services, new_keys));
         }
         // Whose the ranges are does not matter for their number.
         let ranges = ranges::wanted(old.map_or(0, |old| old.id), port);
-        if !self.has_room_for(&ranges, old) {
-            return Err(Limit::SourceRanges);
+        let new_ranges = new_ranges(&ranges, old);
+        if new_ranges > self.held.room(Limit::SourceRanges) as usize {
+            return Err(Shortage::new(Limit::SourceRanges, new_ranges));
         }
-        let endpoints = match old {
-            Some(old) if old.content.endpoints == port.endpoints => old.endpoints,
-            _ => self.write(&port.endpoints).ok_or(Limit::Endpoints)?,
-        };
-        let give_up = |planner: &mut Self, written: Span, before: Option<Span>| {
-            if before != Some(written) {
-                planner.held.rest(Room::Endpoints(written));
-            }
-        };
-        let local = match old {
-            Some(old) if old.content.local == port.local => old.local,
-            _ => match self.write(&port.local) {
-                Some(local) => local,
-                None => {
-                    give_up(self, endpoints, old.map(|old| old.endpoints));
-                    return Err(Limit::Endpoints);
-                }
-            },
-        };
+        let [endpoints, local] = self.lists(port, old)?;
         let id = match old {
             Some(old) => old.id,
             None => match self.name(name) {
                 Some(id) => id,
                 None => {
-                    give_up(self, endpoints, None);
-                    give_up(self, local, None);
-                    return Err(Limit::Services);
+                    self.held.spans.give_back(endpoints);
+                    self.held.spans.give_back(local);
+                    // No id is free where there is room for entries, or the name is none: what may
+                    // change that is found when everything is compared.
+                    return Err(Shortage { limit: Limit::Services, need: u32::MAX });
                 }
             },
         };
         let source_ranges = ranges::wanted(id, port);
         self.add_ranges(&source_ranges, old);
         let maglev = self.table(name, port, old);
-        Ok(HeldPort {
+        let shortage = maglev.err();
+        let port = HeldPort {
             id,
             endpoints,
             local,
             maglev: maglev.unwrap_or_default(),
             source_ranges,
             content: Arc::clone(port),
-            settled: maglev.is_some(),
-        })
+            settled: shortage.is_none(),
+        };
+        Ok((port, shortage))
     }
 
     /// Points every address of the port at what was prepared: first those it has already, so that
@@ -212,7 +196,7 @@ impl Planner<'_> {
         };
         let mut content = ServicePort::clone(&old.content);
         let wanted = ranges::wanted(old.id, port);
-        if self.has_room_for(&wanted, Some(&old)) {
+        if new_ranges(&wanted, Some(&old)) <= self.held.room(Limit::SourceRanges) as usize {
             self.add_ranges(&wanted, Some(&old));
             old.source_ranges.extend(wanted);
             content.source_ranges = old.source_ranges.iter().filter_map(ranges::from_abi).collect();
@@ -250,41 +234,68 @@ impl Planner<'_> {
         self.held.ports.insert(name.clone(), old);
     }
 
-    fn write(&mut self, endpoints: &[Endpoint]) -> Option<Span> {
-        let len = u32::try_from(endpoints.len()).ok()?;
+    /// Both lists of a port, the old ones if they are still the same. Where there is no room for
+    /// both nothing is written.
+    fn lists(&mut self, port: &ServicePort, old: Option<&HeldPort>) -> Result<[Span; 2], Shortage> {
+        let same = |list: fn(&ServicePort) -> &Vec<Endpoint>| {
+            old.filter(|old| list(&old.content) == list(port))
+        };
+        let lists = [
+            (&port.endpoints, same(|port| &port.endpoints).map(|old| old.endpoints)),
+            (&port.local, same(|port| &port.local).map(|old| old.local)),
+        ];
+        let mut spans = [Span::default(); 2];
+        for index in 0..lists.len() {
+            let (list, kept) = lists[index];
+            let Some(span) = kept.or_else(|| self.allocate(list.len())) else {
+                if index > 0 && lists[0].1.is_none() {
+                    self.held.spans.give_back(spans[0]);
+                }
+                let new = lists.iter().filter(|(_, kept)| kept.is_none());
+                return Err(Shortage::new(Limit::Endpoints, new.map(|(list, _)| list.len()).sum()));
+            };
+            spans[index] = span;
+        }
+        for ((list, kept), span) in lists.iter().zip(spans) {
+            if kept.is_none() && span.len > 0 {
+                self.push(Op::WriteEndpoints { start: span.start, endpoints: list.to_vec() });
+            }
+        }
+        Ok(spans)
+    }
+
+    fn allocate(&mut self, len: usize) -> Option<Span> {
+        let len = u32::try_from(len).ok()?;
         if len == 0 {
             return Some(Span::default());
         }
-        let span = match self.held.spans.allocate(len) {
-            Some(span) => span,
-            None if self.held.spans.is_resting() => {
-                self.wait();
-                self.held.spans.allocate(len)?
-            }
-            None => return None,
-        };
-        self.push(Op::WriteEndpoints { start: span.start, endpoints: endpoints.to_vec() });
-        Some(span)
+        if let Some(span) = self.held.spans.allocate(len) {
+            return Some(span);
+        }
+        if !self.held.spans.is_resting() {
+            return None;
+        }
+        self.wait();
+        self.held.spans.allocate(len)
     }
 
-    /// The table of a port, the old one if it still fits; `None`: it needs one, and there is no
-    /// room. The kernel then chooses from the list itself.
+    /// The table of a port, the old one if it still fits. Where it needs one and has no room, the kernel then chooses from the list itself.
     fn table(
         &mut self,
         name: &PortName,
         port: &ServicePort,
         old: Option<&HeldPort>,
-    ) -> Option<Span> {
+    ) -> Result<Span, Shortage> {
         let slots = wanted_slots(port);
         if slots == 0 {
-            return Some(Span::default());
+            return Ok(Span::default());
         }
         if let Some(old) = old
             && old.maglev.len == slots
             && (old.content.endpoints.iter().map(Endpoint::at))
                 .eq(port.endpoints.iter().map(Endpoint::at))
         {
-            return Some(old.maglev);
+            return Ok(old.maglev);
         }
         let len = blocks(Span { start: 0, len: slots }).len;
         let mut span = self.held.maglev.allocate(len);
@@ -293,17 +304,11 @@ impl Planner<'_> {
             span = self.held.maglev.allocate(len);
         }
         let Some(span) = span else {
-            let message = format!(
-                "no room for its table of the consistent choice: raise {}; until then more flows \
-                 from outside than need to move when its endpoints change",
-                Limit::Maglev.flag()
-            );
-            self.problem(Limit::Maglev, format!("Service {}", name.service), message);
-            return None;
+            return Err(Shortage { limit: Limit::Maglev, need: len });
         };
         let table = maglev::table(name, &port.endpoints);
         self.push(Op::WriteMaglev { start: span.start, slots: table });
-        Some(Span { start: span.start, len: slots })
+        Ok(Span { start: span.start, len: slots })
     }
 
     fn name(&mut self, name: &PortName) -> Option<u32> {
@@ -319,14 +324,6 @@ impl Planner<'_> {
         self.push(Op::ResetCounter { id });
         self.push(Op::SetName { id, name: abi });
         Some(id)
-    }
-
-    fn has_room_for(&self, wanted: &BTreeSet<RangeKey>, old: Option<&HeldPort>) -> bool {
-        let new = match old {
-            Some(old) => wanted.difference(&old.source_ranges).count(),
-            None => wanted.len(),
-        };
-        self.held.source_ranges as usize + new <= self.held.limits.source_ranges as usize
     }
 
     fn add_ranges(&mut self, wanted: &BTreeSet<RangeKey>, old: Option<&HeldPort>) {
@@ -363,6 +360,14 @@ impl Planner<'_> {
             self.held.source_ranges -= 1;
             self.push(Op::RemoveSourceRange { range: *range, prefix_len: *prefix_len });
         }
+    }
+}
+
+/// How many ranges the trie does not hold for the port yet.
+fn new_ranges(wanted: &BTreeSet<RangeKey>, old: Option<&HeldPort>) -> usize {
+    match old {
+        Some(old) => wanted.difference(&old.source_ranges).count(),
+        None => wanted.len(),
     }
 }
 

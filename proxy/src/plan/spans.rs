@@ -75,20 +75,41 @@ impl Spans {
     /// Frees what rests: no program can be reading it any more.
     pub fn wake(&mut self) {
         for span in std::mem::take(&mut self.resting) {
-            let (mut start, mut len) = (span.start, span.len);
-            if let Some((before, room)) =
-                self.free.range(..start).next_back().map(|(before, room)| (*before, *room))
-                && before + room == start
-            {
-                self.free.remove(&before);
-                start = before;
-                len += room;
-            }
-            if let Some(room) = self.free.remove(&(start + len)) {
-                len += room;
-            }
-            self.free.insert(start, len);
+            self.give_back(span);
         }
+    }
+
+    /// Frees a span that no entry ever referred to.
+    pub fn give_back(&mut self, span: Span) {
+        let Span { mut start, mut len } = span;
+        if len == 0 {
+            return;
+        }
+        if let Some((before, room)) =
+            self.free.range(..start).next_back().map(|(before, room)| (*before, *room))
+            && before + room == start
+        {
+            self.free.remove(&before);
+            start = before;
+            len += room;
+        }
+        if let Some(room) = self.free.remove(&(start + len)) {
+            len += room;
+        }
+        self.free.insert(start, len);
+    }
+
+    /// Elements that are not in use, though they may rest.
+    pub fn unused_len(&self) -> u32 {
+        self.free_len() + self.resting.iter().map(|span| span.len).sum::<u32>()
+    }
+
+    /// The most that there may be room for in one piece: what rests may join what is free.
+    pub fn gap_max(&self) -> u32 {
+        if self.is_resting() {
+            return self.unused_len();
+        }
+        self.free.values().copied().max().unwrap_or(0)
     }
 
     /// Elements that are neither in use nor resting.
