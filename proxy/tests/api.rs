@@ -212,7 +212,11 @@ async fn problems_become_events_on_their_object() {
                 let body = request.into_body().collect_bytes().await.expect("a body");
                 let event: Value = serde_json::from_slice(&body).expect("an Event");
                 seen.send((path, event.clone())).expect("the test waits");
-                event
+                // Another node told of it before; that keeps nothing from being told next.
+                json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure",
+                    "reason": "AlreadyExists", "message": "exists", "code": 409,
+                })
             } else if path == "/api/v1/namespaces/default/services/a" {
                 let mut service = service("a");
                 service["metadata"]["uid"] = "1-2-3".into();
@@ -220,7 +224,8 @@ async fn problems_become_events_on_their_object() {
             } else {
                 not_found()
             };
-            let code = if answer["code"] == 404 { 404 } else { 200 };
+            let code = answer["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+            let code = code.unwrap_or(200);
             let body = Body::from(answer.to_string().into_bytes());
             let answer = Response::builder().status(code).body(body);
             Ok::<_, Infallible>(answer.expect("a plain answer"))
@@ -228,7 +233,7 @@ async fn problems_become_events_on_their_object() {
     });
     let client = kube::Client::new(server, "default");
     let teller = events::start(client, Some("node-a"));
-    for object in ["Service default/gone", "a.yaml", "Service default/a"] {
+    for object in ["Service default/gone", "a.yaml", "Service default/a", "Service default/a"] {
         let message = "\"x\" is no address; not served at it".to_owned();
         let (object, field) = (object.to_owned(), "spec.externalIPs".to_owned());
         teller.send(Problem { object, field, message }).await.expect("a task that tells");
@@ -238,5 +243,9 @@ async fn problems_become_events_on_their_object() {
     assert_eq!(path, "/apis/events.k8s.io/v1/namespaces/default/events");
     assert_eq!(event["regarding"]["uid"], "1-2-3");
     assert_eq!(event["reportingInstance"], "node-a");
+    assert_eq!(event["metadata"]["name"], "a.77036585d89814ef");
     assert_eq!(event["note"], "spec.externalIPs: \"x\" is no address; not served at it");
+    let wait = tokio::time::timeout(Duration::from_secs(20), posted.recv());
+    let (_, again) = wait.await.expect("an Event in time").expect("an Event");
+    assert_eq!(again["metadata"]["name"], event["metadata"]["name"]);
 }
