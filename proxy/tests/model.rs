@@ -1,8 +1,8 @@
 //! Random changes through index-shaped states, plan and the fake datapath, against a plain
 //! reference: after each single operation every address answers as before or as wanted, and after
 //! the last one as wanted. Agents are "killed" at random operations in between.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

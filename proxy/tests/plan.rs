@@ -294,7 +294,7 @@ fn load_balancer(endpoints: &[&str], sources: &[&str]) -> Desired {
     port.addresses.insert(at("203.0.113.1:80"), restricted);
     let local = Frontend { external: Reach::Node, ..frontend(FrontendKind::NodePort) };
     port.addresses.insert(at("10.0.0.1:30080"), local);
-    port.local = port.endpoints.iter().take(1).map(|one| at_node(one)).collect();
+    port.local = port.endpoints.iter().take(1).map(at_node).collect();
     port.source_ranges = sources.iter().map(|range| range.parse().unwrap()).collect();
     all
 }

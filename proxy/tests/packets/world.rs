@@ -185,7 +185,7 @@ impl World {
     /// Makes the kernel hold what is desired.
     pub fn sync(&mut self) {
         let plan = plan::plan(&mut self.held, &self.desired);
-        assert!(plan.problems.is_empty(), "{:?}", plan.problems);
+        assert!(self.held.shortages.is_empty(), "{:?}", self.held.shortages);
         for op in &plan.ops {
             self.datapath.execute(op).unwrap_or_else(|error| panic!("{op:?}: {error:?}"));
         }
