@@ -18,7 +18,7 @@ use podium_proxy_ebpf::Protocol;
 use prometheus::IntCounter;
 
 use crate::{
-    datapath::pins::PinDir,
+    datapath::{Datapath as _, Error, kernel::KernelDatapath, pins::PinDir},
     model::{PortName, ServicePort},
     plan::held::Held,
 };
@@ -30,7 +30,7 @@ type Known = BTreeMap<PortName, Arc<ServicePort>>;
 /// Notes what leaves, and hands it to the thread that ends sockets.
 #[derive(Debug)]
 pub struct Follower {
-    /// `None` before the first pass.
+    /// `None` before the first pass, where no agent was before.
     known: Option<Known>,
     jobs: mpsc::Sender<Departed>,
     /// Sockets ended so far.
@@ -44,11 +44,13 @@ impl Follower {
     /// If there can be no thread.
     pub fn start(pins: PinDir, cgroup: PathBuf) -> io::Result<Self> {
         let destroyed = sweep::counter().map_err(io::Error::other)?;
+        // The set in use may not be the one that this agent goes over to, which holds nothing yet.
+        let known = left_by_earlier_agent(&pins).ok();
         let (jobs, queue) = mpsc::channel();
         let sweeper = sweep::Sweeper::new(pins, cgroup, destroyed.clone());
         // Not a task: setns(2) moves a thread, and the runtime's threads are shared.
         thread::Builder::new().name("sockets".to_owned()).spawn(move || sweeper.run(&queue))?;
-        Ok(Self { known: None, jobs, destroyed })
+        Ok(Self { known, jobs, destroyed })
     }
 
     /// What the kernel holds before the first pass: left by an earlier agent, whose sockets live
@@ -70,6 +72,11 @@ impl Follower {
             let _ = self.jobs.send(departed);
         }
     }
+}
+
+fn left_by_earlier_agent(pins: &PinDir) -> Result<Known, Error> {
+    let datapath = KernelDatapath::open_current(pins)?;
+    Ok(datagram_ports(&Held::rebuild(&datapath.snapshot()?, datapath.limits())))
 }
 
 fn datagram_ports(held: &Held) -> Known {

@@ -217,7 +217,16 @@ fn kernel_udp_connected_before_the_service_had_endpoints() {
 
 #[test]
 fn kernel_udp_endpoint_left_while_no_agent_ran() {
-    let mut node = Node::new("follow_down");
+    endpoint_leaves_before_an_agent("follow_down", &[]);
+}
+
+#[test]
+fn kernel_udp_endpoint_left_before_an_agent_of_other_sizes() {
+    endpoint_leaves_before_an_agent("follow_sizes", &["--max-services", "1000"]);
+}
+
+fn endpoint_leaves_before_an_agent(test: &str, flags: &[&str]) {
+    let mut node = Node::new(test);
     let signs = tempfile::tempdir().unwrap();
     serve_all();
     node.manifest("dns.yaml", &dns(&IPS));
@@ -231,6 +240,7 @@ fn kernel_udp_endpoint_left_while_no_agent_ran() {
     let first = ready.await_text();
     node.kill();
     node.manifest("dns.yaml", &dns(&others_than(&first)));
+    node.flags(flags);
     node.start();
     assert_eq!(pod.said(), "Err(ConnectionAborted)");
 }
