@@ -294,14 +294,15 @@ impl Held {
         }
     }
 
-    /// Elements of the endpoints array in use.
+    /// Elements of the endpoints array in use. What rests is not: it is free as soon as there is
+    /// need for it.
     pub fn endpoints_used(&self) -> u32 {
-        self.limits.endpoints - self.spans.free_len()
+        self.limits.endpoints - self.spans.unused_len()
     }
 
     /// Blocks of the array of tables in use.
     pub fn maglev_used(&self) -> u32 {
-        self.limits.maglev - self.maglev.free_len()
+        self.limits.maglev - self.maglev.unused_len()
     }
 }
 
