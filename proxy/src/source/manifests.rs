@@ -35,6 +35,9 @@ use crate::{
 /// How long the folder must be quiet before it is read: editors write in several steps.
 const QUIET: Duration = Duration::from_millis(20);
 
+/// A folder that is never quiet is read after this time all the same.
+const UNQUIET_MAX: Duration = Duration::from_secs(1);
+
 /// The folder is read this often even if no change was announced (network file systems).
 const REREAD: Duration = Duration::from_secs(10);
 
@@ -130,7 +133,10 @@ async fn follow_changes(
             token = woken.recv() => if token.is_none() { return },
             () = time::sleep(REREAD) => {}
         }
-        while time::timeout(QUIET, woken.recv()).await.is_ok_and(|token| token.is_some()) {}
+        let unquiet_until = time::Instant::now() + UNQUIET_MAX;
+        while time::timeout(QUIET, woken.recv()).await.is_ok_and(|token| token.is_some())
+            && time::Instant::now() < unquiet_until
+        {}
     }
 }
 
