@@ -25,6 +25,11 @@ pub const fn pick(span: Span, random: u32) -> Option<u32> {
 /// A prime, as Maglev needs (Eisenbud et al., NSDI 2016, 3.4), and at least ten slots an endpoint,
 /// so that their shares differ little. The same number on every node, or nodes would not agree;
 /// two classes only, as all flows move when a list crosses from one to the other.
+///
+/// Small lists have no smaller class, though 2,000 tables fill 16 MiB: with 1,021 slots the share of
+/// flows that move beyond the least possible when one of N endpoints leaves is twice as large, 2.5 %
+/// instead of 1.1 % for N = 10 and 5.0 % instead of 2.4 % for N = 50, and shares of 100 endpoints
+/// differ by a tenth. Memory can be added (`--max-maglev-blocks`), slots of a service cannot.
 pub const fn maglev_slots(endpoints: u32) -> u32 {
     match endpoints {
         0 | 1 => 0,

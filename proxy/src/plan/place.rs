@@ -279,7 +279,8 @@ impl Planner<'_> {
         self.held.spans.allocate(len)
     }
 
-    /// The table of a port, the old one if it still fits. Where it needs one and has no room, the kernel then chooses from the list itself.
+    /// The table of a port, the old one if it still fits. Where there is no room for one the kernel
+    /// chooses from the list itself.
     fn table(
         &mut self,
         name: &PortName,
