@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     datapath::{Datapath, Error, kernel::KernelDatapath, links, pins::PinDir},
-    devices::attached,
+    devices::{attached, skipped},
     model::{Reach, protocol_text},
     plan::{
         Limit,
@@ -22,7 +22,7 @@ use crate::{
     },
     trace::kind_text,
 };
-pub use devices::DeviceStatus;
+pub use devices::{DeviceStatus, SkippedDevice};
 
 /// Everything `podium-proxy status` shows.
 #[derive(Debug, Serialize)]
@@ -32,6 +32,8 @@ pub struct Status {
     pub programs: Vec<ProgramStatus>,
     /// The programs on network devices.
     pub devices: Vec<DeviceStatus>,
+    /// Network devices that can get none.
+    pub skipped_devices: Vec<SkippedDevice>,
     /// How full the maps are that hold services.
     pub maps: Vec<MapStatus>,
     /// Every service port.
@@ -144,7 +146,9 @@ pub fn read(pins: &PinDir) -> Result<Status, Error> {
         .collect();
     let devices = attached(&pins.links()).map_err(|error| Error::Devices(Box::new(error)))?;
     let devices = devices.into_iter().map(DeviceStatus::from).collect();
-    Ok(Status::new(&held, &counters, programs, devices))
+    let skipped = skipped().map_err(|error| Error::Devices(Box::new(error)))?;
+    let skipped_devices = skipped.into_iter().map(SkippedDevice::from).collect();
+    Ok(Status { skipped_devices, ..Status::new(&held, &counters, programs, devices) })
 }
 
 impl Status {
@@ -174,7 +178,8 @@ impl Status {
             size,
             flag: limit.flag(),
         });
-        Self { programs, devices, maps: maps.into(), services }
+        let skipped_devices = Vec::new();
+        Self { programs, devices, skipped_devices, maps: maps.into(), services }
     }
 }
 
@@ -219,6 +224,9 @@ impl fmt::Display for Status {
         let attached = self.programs.iter().filter(|program| program.attached).count();
         writeln!(f, "programs: {attached} of {} attached", links::HOOKS.len())?;
         devices::write_line(f, &self.devices)?;
+        for skipped in &self.skipped_devices {
+            writeln!(f, "skipped: {skipped}")?;
+        }
         for MapStatus { map, used, size, flag } in &self.maps {
             writeln!(f, "{map} {used}/{size} ({flag})")?;
         }

@@ -113,6 +113,7 @@ impl Devices {
             node_ips,
             notifications: Some(notifications),
             addresses: None,
+            without_routes: BTreeSet::new(),
             told,
             said: BTreeMap::new(),
             host_changed: Box::new(host_changed),
@@ -137,6 +138,8 @@ struct Follower {
     notifications: Option<Socket>,
     /// Of the host, when they were last listed.
     addresses: Option<BTreeSet<IpAddr>>,
+    /// Devices whose first route matters.
+    without_routes: BTreeSet<u32>,
     /// What is wrong; the receiver says so.
     told: watch::Sender<BTreeSet<Problem>>,
     /// Notes on devices that are in the log.
@@ -165,7 +168,8 @@ impl Follower {
             // Outside of the runtime: what a pass calls may block.
             let goes_on = runtime.block_on(async {
                 time::sleep(rest).await;
-                trigger(&mut notifications, &mut self.node_ips, next).await
+                let Self { node_ips, without_routes, .. } = &mut self;
+                trigger(&mut notifications, without_routes, node_ips, next).await
             });
             if !goes_on {
                 return;
@@ -190,6 +194,7 @@ impl Follower {
         let started = Instant::now();
         let devices =
             listing::list(self.places.socket()).map_err(Error::netlink("list devices"))?;
+        self.without_routes = listing::without_routes(&devices);
         let plan = classify(&devices, &self.options, &self.node_ips.borrow_and_update());
         let decided = started.elapsed();
         let outcome = self.places.apply(&plan)?;
@@ -219,7 +224,8 @@ impl Follower {
         }
         self.said.clone_from(&outcome.notes);
         let problems: BTreeSet<Problem> = (plan.skipped.iter())
-            .map(|(name, why)| (name, format!("gets no programs: {why}")))
+            .filter(|(_, skipped)| skipped.matters)
+            .map(|(name, skipped)| (name, format!("gets no programs: {}", skipped.reason)))
             .chain(outcome.problems.iter().map(|(name, why)| (name, why.clone())))
             .map(|(name, message)| problem(format!("device {name}"), message))
             .collect();
@@ -242,6 +248,7 @@ fn addresses(devices: &[Device]) -> BTreeSet<IpAddr> {
 /// Waits until there is something to do; false when nobody wants it any more.
 async fn trigger(
     notifications: &mut AsyncFd<Socket>,
+    without_routes: &BTreeSet<u32>,
     node_ips: &mut watch::Receiver<BTreeSet<IpAddr>>,
     relist_after: Duration,
 ) -> bool {
@@ -251,7 +258,7 @@ async fn trigger(
         tokio::select! {
             changed = node_ips.changed() => return changed.is_ok(),
             () = &mut relist => return true,
-            heard = heard(notifications) => {
+            heard = heard(notifications, without_routes) => {
                 if heard {
                     return true;
                 }
@@ -261,12 +268,14 @@ async fn trigger(
 }
 
 /// Whether something that matters was heard, or may have been missed.
-async fn heard(notifications: &mut AsyncFd<Socket>) -> bool {
+async fn heard(notifications: &mut AsyncFd<Socket>, without_routes: &BTreeSet<u32>) -> bool {
     let Ok(mut ready) = notifications.readable_mut().await else { return true };
     let mut matters = false;
     loop {
         match ready.try_io(|socket| socket.get_mut().notifications()) {
-            Ok(Ok(messages)) => matters |= messages.iter().any(listing::matters),
+            Ok(Ok(messages)) => {
+                matters |= messages.iter().any(|one| listing::matters(one, without_routes));
+            }
             Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => matters = true,
             Ok(Err(error)) => {
                 warn!("cannot read changes of devices: {error}");
@@ -308,7 +317,7 @@ mod tests {
             let made = Command::new("ip").args(["link", "add", name, "type", "veth"]).status();
             assert!(made.unwrap().success());
         }
-        assert!(runtime.block_on(heard(&mut socket)));
+        assert!(runtime.block_on(heard(&mut socket, &BTreeSet::new())));
         let mut requests = Socket::open().unwrap();
         let names: Vec<_> = (listing::list(&mut requests).unwrap().into_iter())
             .filter(|device| device.kind.as_deref() == Some("veth"))

@@ -1,6 +1,11 @@
-//! The devices of a network namespace, as the kernel lists them: links, addresses, default routes.
+//! The devices of a network namespace, as the kernel lists them: links, addresses, and whether
+//! routes lead to them.
 
-use std::{collections::BTreeMap, io, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
 
 use super::{
     Device,
@@ -17,6 +22,7 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const IFINFOMSG_LEN: usize = 16;
+const IFF_UP: u32 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
@@ -31,6 +37,7 @@ const RTMSG_LEN: usize = 12;
 const RTA_OIF: u16 = 4;
 const RTA_MULTIPATH: u16 = 9;
 const RT_TABLE_LOCAL: u8 = 255;
+const RTPROT_KERNEL: u8 = 2;
 const RTNH_LEN: usize = 8;
 const RTM_F_CLONED: u32 = 0x200;
 
@@ -53,27 +60,44 @@ pub fn list(socket: &mut Socket) -> io::Result<Vec<Device>> {
         device.has_global_address |= global;
     }
     for message in socket.dump(RTM_GETROUTE, &Body::new(&[0; RTMSG_LEN]))? {
-        for index in default_route(&message) {
-            if let Some(device) = devices.get_mut(&index) {
-                device.has_default_route = true;
-            }
+        let Some(route) = route(&message) else { continue };
+        for index in route.devices {
+            let Some(device) = devices.get_mut(&index) else { continue };
+            device.has_default_route |= route.is_default;
+            device.has_route |= !route.is_default && !route.is_subnet;
         }
     }
     Ok(devices.into_values().collect())
 }
 
-/// Whether a notification can change what [`list`] returns. Routes are many and most of them are
-/// not default routes.
-pub fn matters(message: &Message) -> bool {
+/// The devices for which it matters whether any route leads to them, and none is known to.
+pub fn without_routes(devices: &[Device]) -> BTreeSet<u32> {
+    (devices.iter())
+        .filter(|device| !device.has_route && !device.is_loopback())
+        .filter(|device| device.is_overlay() || !device.is_ethernet())
+        .map(|device| device.index)
+        .collect()
+}
+
+/// Whether a notification can change what matters of what [`list`] returns. Routes are many:
+/// default routes matter, and the first one to a device of `without_routes`. That the last one is
+/// gone may be noticed later.
+pub fn matters(message: &Message, without_routes: &BTreeSet<u32>) -> bool {
+    let route_matters = || {
+        route(message).is_some_and(|route| {
+            let is_first = || route.devices.iter().any(|index| without_routes.contains(index));
+            route.is_default || message.kind == RTM_NEWROUTE && !route.is_subnet && is_first()
+        })
+    };
     match message.kind {
-        RTM_NEWROUTE | RTM_DELROUTE => !default_route(message).is_empty(),
+        RTM_NEWROUTE | RTM_DELROUTE => route_matters(),
         RTM_NEWADDR | RTM_DELADDR => true,
         kind => (RTM_NEWLINK..RTM_NEWADDR).contains(&kind),
     }
 }
 
 fn device(message: &Message) -> Option<Device> {
-    let [_family, _pad, t0, t1, i0, i1, i2, i3, ..] = *message.fixed::<IFINFOMSG_LEN>()?;
+    let [_family, _pad, t0, t1, i0, i1, i2, i3, flags @ ..] = *message.fixed::<IFINFOMSG_LEN>()?;
     let attributes = message.attributes(IFINFOMSG_LEN);
     // An index in another network namespace says nothing here.
     let link = match attributes.get(IFLA_LINK_NETNSID) {
@@ -87,6 +111,7 @@ fn device(message: &Message) -> Option<Device> {
         kind: attributes.nested(IFLA_LINKINFO).text(IFLA_INFO_KIND),
         master: attributes.u32(IFLA_MASTER).filter(|index| *index != 0),
         link,
+        is_up: u32::from_ne_bytes(*flags.first_chunk()?) & IFF_UP != 0,
         ..Device::default()
     })
 }
@@ -104,17 +129,29 @@ fn address(message: &Message) -> Option<(u32, IpAddr, bool)> {
     Some((u32::from_ne_bytes(index), ip, scope == RT_SCOPE_UNIVERSE))
 }
 
-/// The devices a default route leads to; none if it is another route.
-fn default_route(message: &Message) -> Vec<u32> {
-    let Some(fixed) = message.fixed::<RTMSG_LEN>() else { return Vec::new() };
-    let [_family, prefix_len, _src_len, _tos, table, _protocol, _scope, _type, flags @ ..] = *fixed;
+/// A route of other tables than that of local addresses.
+struct Route {
+    is_default: bool,
+    /// The kernel made it for an address.
+    is_subnet: bool,
+    /// Where it leads.
+    devices: Vec<u32>,
+}
+
+fn route(message: &Message) -> Option<Route> {
+    let fixed = message.fixed::<RTMSG_LEN>()?;
+    let [_family, prefix_len, _src_len, _tos, table, protocol, _scope, _type, flags @ ..] = *fixed;
     let is_cached = u32::from_ne_bytes(flags) & RTM_F_CLONED != 0;
-    if prefix_len != 0 || table == RT_TABLE_LOCAL || is_cached {
-        return Vec::new();
+    if table == RT_TABLE_LOCAL || is_cached {
+        return None;
     }
     let attributes = message.attributes(RTMSG_LEN);
     let paths = attributes.get(RTA_MULTIPATH).map(next_hops).unwrap_or_default();
-    attributes.u32(RTA_OIF).into_iter().chain(paths).collect()
+    Some(Route {
+        is_default: prefix_len == 0,
+        is_subnet: protocol == RTPROT_KERNEL,
+        devices: attributes.u32(RTA_OIF).into_iter().chain(paths).collect(),
+    })
 }
 
 /// `struct rtnexthop`: length, flags, hops, index; attributes of its own behind it.

@@ -135,7 +135,10 @@ impl Places {
             !wanted.contains(&(hook, index)) && !failed.contains(&index)
         })?;
         let is_wanted = |filter: &Filter| {
-            let is_planned = plan.places.iter().any(|place| place.index == filter.ifindex);
+            let is_planned = plan.places.iter().any(|place| {
+                place.index == filter.ifindex
+                    && self.programs.of(filter.direction, place.role).is_some()
+            });
             (is_planned && !self.uses_tcx) || failed.contains(&filter.ifindex)
         };
         let unwanted: Vec<Filter> =
@@ -154,8 +157,9 @@ impl Places {
         let mut wanted = BTreeSet::new();
         for place in &plan.places {
             if self.uses_tcx {
-                wanted.insert((DeviceHook::TcxIngress, place.index));
-                wanted.insert((DeviceHook::TcxEgress, place.index));
+                let directions = [Direction::Ingress, Direction::Egress].into_iter();
+                let used = directions.filter(|one| self.programs.of(*one, place.role).is_some());
+                wanted.extend(used.map(|direction| (tcx_hook(direction), place.index)));
             }
             wanted.extend(self.xdp_hook(place).map(|hook| (hook, place.index)));
         }
@@ -164,7 +168,7 @@ impl Places {
 
     const fn xdp_hook(&self, place: &Place) -> Option<DeviceHook> {
         match (place.role, self.xdp) {
-            (Role::Pod, _) | (Role::Uplink, Xdp::Off) => None,
+            (Role::Overlay | Role::Pod | Role::Other, _) | (Role::Uplink, Xdp::Off) => None,
             (Role::Uplink, Xdp::Native | Xdp::Auto) => Some(DeviceHook::XdpNative),
             (Role::Uplink, Xdp::Generic) => Some(DeviceHook::XdpGeneric),
         }
@@ -219,13 +223,9 @@ impl Places {
         filters: &[Filter],
         outcome: &mut Outcome,
     ) -> Result<(), String> {
-        let (name, program) = self.programs.of(direction, place.role);
+        let Some((name, program)) = self.programs.of(direction, place.role) else { return Ok(()) };
         let how = if self.uses_tcx {
-            let hook = match direction {
-                Direction::Ingress => DeviceHook::TcxIngress,
-                Direction::Egress => DeviceHook::TcxEgress,
-            };
-            links::attach_device(hook, program, place.index, &self.links)
+            links::attach_device(tcx_hook(direction), program, place.index, &self.links)
                 .map_err(|error| chain(&error))?
         } else {
             clsact::attach(&mut self.socket, filters, direction, place.index, program, name)
@@ -254,12 +254,22 @@ impl Programs {
         })
     }
 
-    fn of(&self, direction: Direction, role: Role) -> (&'static str, BorrowedFd<'_>) {
-        match (direction, role) {
+    fn of(&self, direction: Direction, role: Role) -> Option<(&'static str, BorrowedFd<'_>)> {
+        Some(match (direction, role) {
             (Direction::Egress, _) => ("egress", self.egress.as_fd()),
-            (Direction::Ingress, Role::Uplink) => ("uplink_ingress", self.uplink_ingress.as_fd()),
+            (Direction::Ingress, Role::Uplink | Role::Overlay) => {
+                ("uplink_ingress", self.uplink_ingress.as_fd())
+            }
             (Direction::Ingress, Role::Pod) => ("pod_ingress", self.pod_ingress.as_fd()),
-        }
+            (Direction::Ingress, Role::Other) => return None,
+        })
+    }
+}
+
+const fn tcx_hook(direction: Direction) -> DeviceHook {
+    match direction {
+        Direction::Ingress => DeviceHook::TcxIngress,
+        Direction::Egress => DeviceHook::TcxEgress,
     }
 }
 

@@ -6,7 +6,10 @@ use std::{
     process::{Child, Command},
 };
 
-use podium_proxy::{datapath::links::DeviceHook::TcxIngress, preflight};
+use podium_proxy::{
+    datapath::links::DeviceHook::{TcxEgress, TcxIngress},
+    preflight,
+};
 
 use crate::namespace::{Namespace, eventually, ip};
 
@@ -90,4 +93,50 @@ fn kernel_agent_crashes_and_the_next_one_takes_over() {
     assert!(cleanup.unwrap().success());
     assert_eq!(namespace.attached(), []);
     assert!(!Namespace::any_left(&before));
+}
+
+#[test]
+fn kernel_agent_serves_overlays_and_says_what_it_skips() {
+    let namespace = Namespace::new("agent_overlay");
+    ip("link add eth0 type veth peer name wire");
+    ip("addr add 192.0.2.1/24 dev eth0");
+    ip("link set eth0 up");
+    ip("link set wire up");
+    ip("route add default via 192.0.2.254 dev eth0");
+    ip("link add vx0 type vxlan id 7 dstport 4789 remote 192.0.2.9 dev eth0");
+    ip("addr add 10.244.1.0/32 dev vx0");
+    ip("link set vx0 up");
+    ip("link add eth1 type veth peer name far");
+    ip("link add link eth1 name mac0 type macvlan");
+    ip("link set eth1 up");
+    ip("link set mac0 up");
+    ip("tuntap add tun0 mode tun");
+    ip("link set tun0 up");
+    ip("route add 10.244.9.0/24 dev tun0");
+    let mut agent = Agent::new("agent_overlay");
+    agent.start(namespace.pins());
+    eventually("programs are on all devices", || namespace.attached().len() == 11);
+    let program = |hook, device| namespace.program(hook, device);
+    for device in ["eth0", "vx0"] {
+        assert_eq!(program(TcxIngress, device), "uplink_ingress", "{device}");
+    }
+    for device in ["wire", "eth1", "far"] {
+        assert_eq!(program(TcxIngress, device), "pod_ingress", "{device}");
+    }
+    assert_eq!(program(TcxIngress, "mac0"), "");
+    for device in ["eth0", "vx0", "wire", "eth1", "far", "mac0"] {
+        assert_eq!(program(TcxEgress, device), "egress", "{device}");
+    }
+    let status = Command::new(PROGRAM).args(["status", "--pin-dir"]).arg(namespace.pins()).output();
+    let status = String::from_utf8(status.unwrap().stdout).unwrap();
+    let served = "devices: eth0 uplink tcx, vx0 uplink tcx, mac0 egress only tcx, ";
+    assert!(status.contains(served), "{status}");
+    let skipped = "skipped: device tun0: it has no Ethernet header, and routes lead to it: \
+                   what passes there is not translated\n";
+    assert!(status.contains(skipped), "{status}");
+    agent.kill();
+    let cleanup =
+        Command::new(PROGRAM).args(["cleanup", "--pin-dir"]).arg(namespace.pins()).status();
+    assert!(cleanup.unwrap().success());
+    assert_eq!(namespace.attached(), []);
 }

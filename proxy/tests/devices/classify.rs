@@ -12,7 +12,7 @@ struct Flags {
     devices: DeviceOptions,
 }
 
-/// One device a line: `name[/kind][@master][>lower] [addresses …] [default]`.
+/// One device a line: `name[/kind][@master][>lower] [addresses …] [default] [route] [down]`.
 fn devices(table: &str) -> Vec<Device> {
     let mut found: Vec<Device> = Vec::new();
     for (line, index) in table.trim().lines().zip(1..) {
@@ -29,15 +29,19 @@ fn devices(table: &str) -> Vec<Device> {
             link_type: match name {
                 "lo" => 772,
                 _ if kind == "wireguard" => 65534,
+                _ if kind == "ipip" => 768,
                 _ => 1,
             },
             master: index_of(master),
             link: index_of(lower),
+            is_up: true,
             ..Device::default()
         };
         for word in words {
             match word {
                 "default" => device.has_default_route = true,
+                "route" => device.has_route = true,
+                "down" => device.is_up = false,
                 address => {
                     device.has_global_address |= !address.starts_with("fe80");
                     device.addresses.insert(address.parse().unwrap());
@@ -59,8 +63,15 @@ fn check(table: &str, flags: &str, node_ips: &[&str], expect: Expect) {
         names.map(|place| place.name.as_str()).collect::<Vec<_>>().join(" ")
     };
     let mut shown = format!("uplinks: {}\npods: {}\n", of(Role::Uplink), of(Role::Pod));
-    for (name, why) in &plan.skipped {
-        shown += &format!("not {name}: {why}\n");
+    for (what, role) in [("overlays", Role::Overlay), ("others", Role::Other)] {
+        let names = of(role);
+        if !names.is_empty() {
+            shown += &format!("{what}: {names}\n");
+        }
+    }
+    for (name, skipped) in &plan.skipped {
+        let not = if skipped.matters { "not" } else { "of course not" };
+        shown += &format!("{not} {name}: {}\n", skipped.reason);
     }
     expect.assert_eq(&shown);
 }
@@ -84,9 +95,11 @@ fn default_route_makes_an_uplink() {
         "",
         &[],
         expect![[r#"
-        uplinks: eth0
-        pods: cni0 veth1 veth2 tap1
-    "#]],
+            uplinks: eth0
+            pods: cni0 veth1 veth2 tap1
+            overlays: flannel0
+            others: eth1
+        "#]],
     );
 }
 
@@ -97,9 +110,10 @@ fn addresses_of_the_node_make_uplinks_beside_the_default_route() {
         "",
         &["198.51.100.1"],
         expect![[r#"
-        uplinks: eth0 eth1
-        pods: cni0 veth1 veth2 tap1
-    "#]],
+            uplinks: eth0 eth1
+            pods: cni0 veth1 veth2 tap1
+            overlays: flannel0
+        "#]],
     );
 }
 
@@ -111,9 +125,10 @@ fn a_wide_choice_of_node_addresses_makes_no_uplink_of_the_pods_bridge() {
         "",
         &all,
         expect![[r#"
-        uplinks: eth0 eth1
-        pods: cni0 veth1 veth2 tap1
-    "#]],
+            uplinks: eth0 eth1
+            pods: cni0 veth1 veth2 tap1
+            overlays: flannel0
+        "#]],
     );
 }
 
@@ -124,28 +139,31 @@ fn named_uplinks_only() {
         "--uplinks eth1",
         &["192.0.2.1"],
         expect![[r#"
-        uplinks: eth1
-        pods: cni0 veth1 veth2 tap1
-    "#]],
+            uplinks: eth1
+            pods: cni0 veth1 veth2 tap1
+            others: eth0 flannel0
+        "#]],
     );
     check(
         NODE,
         "--uplinks eth+,veth2,nic9",
         &[],
         expect![[r#"
-        uplinks: eth0 eth1 veth2
-        pods: cni0 veth1 tap1
-        not nic9: there is no such device
-    "#]],
+            uplinks: eth0 eth1 veth2
+            pods: cni0 veth1 tap1
+            others: flannel0
+            not nic9: there is no such device
+        "#]],
     );
     check(
         NODE,
         "--uplinks + --pod-devices none",
         &[],
         expect![[r#"
-        uplinks: eth0 eth1 cni0 veth1 veth2 tap1 flannel0 dummy0
-        pods: 
-    "#]],
+            uplinks: eth0 eth1 cni0 veth1 veth2 tap1 dummy0
+            pods: 
+            overlays: flannel0
+        "#]],
     );
 }
 
@@ -156,9 +174,11 @@ fn no_pod_devices() {
         "--pod-devices none",
         &[],
         expect![[r#"
-        uplinks: eth0
-        pods: 
-    "#]],
+            uplinks: eth0
+            pods: 
+            overlays: flannel0
+            others: eth1
+        "#]],
     );
 }
 
@@ -276,9 +296,11 @@ fn without_default_route_and_node_address_every_global_address_counts() {
         "",
         &[],
         expect![[r#"
-        uplinks: eth0 eth2
-        pods: cni0 veth1
-    "#]],
+            uplinks: eth0 eth2
+            pods: cni0 veth1
+            overlays: vxlan0
+            others: eth1
+        "#]],
     );
 }
 
@@ -293,10 +315,10 @@ fn only_ethernet() {
         "",
         &[],
         expect![[r#"
-        uplinks: eth0
-        pods: 
-        not wg0: is not an Ethernet device
-    "#]],
+            uplinks: eth0
+            pods: 
+            not wg0: it has no Ethernet header, and a default route leads to it
+        "#]],
     );
     check(
         "lo 127.0.0.1",
@@ -324,4 +346,210 @@ fn names_are_checked() {
         let flags = Flags::try_parse_from(["test", "--uplinks", wrong]);
         assert!(flags.is_err(), "{wrong:?}");
     }
+}
+
+/// Answers leave by whatever device the routes say.
+#[test]
+fn every_other_device_that_is_up_puts_sources_right() {
+    let table = "
+        lo 127.0.0.1
+        eth0 192.0.2.1 default
+        eth1 198.51.100.1
+        eth2 down
+        vlan7/vlan>eth1 203.0.113.1
+        mac0/macvlan
+        ifb0/ifb
+        dummy0/dummy 169.254.20.10
+        gretap0/gretap down
+        vrf0/vrf
+        eth3@vrf0
+        netkit1/netkit";
+    check(
+        table,
+        "",
+        &[],
+        expect![[r#"
+        uplinks: eth0
+        pods: netkit1
+        others: eth1 vlan7 mac0 vrf0 eth3
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_part_of_a_served_device_is_left_to_it() {
+    let table = "
+        lo
+        bond0/bond 192.0.2.1 default
+        eth0@bond0
+        bond1/bond 198.51.100.1
+        eth1@bond1
+        br0/bridge
+        bond2/bond@br0
+        eth2@bond2
+        eth3@br0
+        ovs-system/openvswitch down
+        eth4@ovs-system
+        br-int/openvswitch 10.244.1.1";
+    check(
+        table,
+        "",
+        &[],
+        expect![[r#"
+        uplinks: bond0
+        pods: br0
+        others: bond1 eth4 br-int
+    "#]],
+    );
+    let below = "
+        lo
+        eth0
+        vlan10/vlan>eth0 192.0.2.1 default
+        eth1 198.51.100.1
+        vlan11/vlan>eth1 192.0.2.2 default";
+    check(
+        below,
+        "",
+        &[],
+        expect![[r#"
+        uplinks: vlan10 vlan11
+        pods: 
+        others: eth1
+    "#]],
+    );
+}
+
+/// A source rewritten on the way to a pod needs a program at ingress for the answer.
+#[test]
+fn devices_towards_pods_that_are_left_alone_get_nothing() {
+    let table = "
+        lo
+        eth0 192.0.2.1 default
+        eth1 198.51.100.1
+        cni0/bridge
+        eth2@cni0
+        veth1/veth
+        tap1/tun
+        gw0/openvswitch";
+    check(
+        table,
+        "--pod-devices none",
+        &[],
+        expect![[r#"
+        uplinks: eth0
+        pods: 
+        others: eth1 eth2
+    "#]],
+    );
+}
+
+#[test]
+fn overlays_with_addresses_or_routes_are_uplinks_without_xdp() {
+    let table = "
+        lo
+        br0/bridge 192.0.2.1 default
+        flannel.1/vxlan>br0 10.244.1.0
+        genev0/geneve fe80::1 route
+        cilium_vxlan/vxlan fe80::2
+        ovs-system/openvswitch down
+        genev_sys_6081/geneve@ovs-system fe80::3 route
+        br1/bridge
+        vx1/vxlan@br1 fe80::4 route
+        veth1/veth@br1";
+    check(
+        table,
+        "",
+        &["192.0.2.1"],
+        expect![[r#"
+        uplinks: br0
+        pods: br1 veth1
+        overlays: flannel.1 genev0
+        others: cilium_vxlan genev_sys_6081
+    "#]],
+    );
+    check(
+        table,
+        "--uplinks br0",
+        &[],
+        expect![[r#"
+        uplinks: br0
+        pods: br1 veth1
+        others: flannel.1 genev0 cilium_vxlan genev_sys_6081
+    "#]],
+    );
+    check(
+        table,
+        "--uplinks br0,genev0",
+        &[],
+        expect![[r#"
+        uplinks: br0
+        pods: br1 veth1
+        overlays: genev0
+        others: flannel.1 cilium_vxlan genev_sys_6081
+    "#]],
+    );
+}
+
+/// Nothing is known of the node, and an overlay alone would be taken for all of it.
+#[test]
+fn overlays_do_not_keep_from_looking_for_uplinks() {
+    check(
+        "eth0 192.0.2.1\nvx0/vxlan 10.244.1.0",
+        "",
+        &[],
+        expect![[r#"
+        uplinks: eth0
+        pods: 
+        overlays: vx0
+    "#]],
+    );
+    check(
+        "eth0 192.0.2.1\nvx0/vxlan 10.244.1.0",
+        "",
+        &["192.0.2.1"],
+        expect![[r#"
+        uplinks: eth0
+        pods: 
+        overlays: vx0
+    "#]],
+    );
+}
+
+#[test]
+fn devices_without_ethernet_header_are_said_loudly_if_they_matter() {
+    let table = "
+        lo
+        eth0 192.0.2.1 default
+        tunl0/ipip 10.244.1.0 route
+        wg0/wireguard 10.9.0.1
+        wg1/wireguard 192.0.2.7
+        wg2/wireguard default route
+        sit0/ipip down";
+    check(
+        table,
+        "",
+        &["192.0.2.1", "192.0.2.7"],
+        expect![[r#"
+        uplinks: eth0
+        pods: 
+        not tunl0: it has no Ethernet header, and routes lead to it
+        of course not wg0: it has no Ethernet header
+        not wg1: it has no Ethernet header, and an address of the node is on it
+        not wg2: it has no Ethernet header, and a default route leads to it
+    "#]],
+    );
+    check(
+        table,
+        "--uplinks eth0,wg0,lo,tun+",
+        &[],
+        expect![[r#"
+        uplinks: eth0
+        pods: 
+        not lo: it is the loopback
+        not tunl0: it has no Ethernet header, and routes lead to it
+        not wg0: it has no Ethernet header, and is named as an uplink
+        of course not wg1: it has no Ethernet header
+        not wg2: it has no Ethernet header, and a default route leads to it
+    "#]],
+    );
 }

@@ -14,8 +14,11 @@ use crate::namespace::{Elsewhere, Namespace, eventually, index, ip, run};
 fn node() {
     ip("link add eth0 type veth peer name wire");
     ip("addr add 192.0.2.1/24 dev eth0");
-    ip("link set eth0 up");
-    ip("link set wire up");
+    for device in ["eth0", "wire"] {
+        // No addresses that come when they like.
+        ip(&format!("link set {device} addrgenmode none"));
+        ip(&format!("link set {device} up"));
+    }
     ip("route add default via 192.0.2.254 dev eth0");
     ip("link add pod0 type veth peer name inside");
 }
@@ -234,12 +237,12 @@ fn kernel_clsact_where_there_is_no_tcx() {
     assert_ne!(before_out, id(egress()), "another program");
     assert_eq!(ingress().matches("podium_").count(), 1, "in the same filter: {}", ingress());
     drop(handle);
-    assert!(devices::cleanup(&namespace.links()).unwrap());
+    assert!(namespace.cleanup());
     assert!(!ingress().contains("podium"), "{}", ingress());
     assert!(ingress().contains("u32"), "what is not ours stays: {}", ingress());
     assert!(!run("tc", "qdisc show dev pod0").contains("clsact"), "a qdisc nobody needs goes");
     assert!(!run("bpftool", "net show").contains("podium"));
-    assert!(!devices::cleanup(&namespace.links()).unwrap());
+    assert!(!namespace.cleanup());
 }
 
 #[test]
@@ -330,12 +333,12 @@ fn kernel_cleanup_leaves_nothing() {
     drop(namespace.start("--xdp auto"));
     let before = namespace.attached();
     assert_eq!(before.len(), 9, "{before:?}");
-    assert!(devices::cleanup(&namespace.links()).unwrap());
+    assert!(namespace.cleanup());
     eventually("the kernel has none of the links", || !Namespace::any_left(&before));
     let left = run("bpftool", "net show");
     assert!(!left.contains("eth0"), "{left}");
     assert_eq!(namespace.attached(), []);
-    assert!(!devices::cleanup(&namespace.links()).unwrap());
+    assert!(!namespace.cleanup());
 }
 
 #[test]

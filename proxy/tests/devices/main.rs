@@ -7,3 +7,4 @@ mod agent;
 mod classify;
 mod kernel;
 mod namespace;
+mod roles;

@@ -21,6 +21,7 @@ mod policy;
 mod ranges;
 mod refusal;
 mod restart;
+mod routes;
 mod sctp;
 mod server;
 mod sizes;
