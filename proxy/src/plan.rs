@@ -202,7 +202,8 @@ fn carry_out(held: &mut Held, desired: &Desired, changes: &Changes<'_>) -> Plan 
     }
     let mut plan = planner.plan;
     plan.shortages_changed = held.shortages.take_changed();
-    plan.makes_room = !plan.ops.is_empty() && {
+    // What was tried in vain, and needs more than was thought, leaves room to others too.
+    plan.makes_room = (!plan.ops.is_empty() || plan.shortages_changed) && {
         let (ports, cluster_ips) = held.shortages.worth_a_try(held);
         !ports.is_empty() || !cluster_ips.is_empty()
     };
