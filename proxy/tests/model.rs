@@ -435,8 +435,10 @@ proptest! {
                     prop_assert!(rounds < 20);
                 }
                 let all = plan::plan(&mut held.clone(), &desired);
-                let real: Vec<_> =
-                    all.ops.iter().filter(|op| **op != Op::WaitForReaders).collect();
+                // Ranges of a port that has no room itself may wait for the next comparison.
+                let may_wait =
+                    |op: &Op| matches!(op, Op::WaitForReaders | Op::AddSourceRange { .. });
+                let real: Vec<_> = all.ops.iter().filter(|op| !may_wait(op)).collect();
                 prop_assert!(real.is_empty(), "{:?}: {real:?}", held.shortages);
             }
         }
