@@ -71,6 +71,8 @@ const FAULTS: [&str; 10] = [
 ];
 
 struct Soak {
+    // Processes go before the cgroup they are in.
+    _askers: Vec<Asker>,
     island: Island,
     traffic: Arc<Traffic>,
     random: Random,
@@ -177,10 +179,10 @@ fn kernel_soak_a_thousand_services_changing() {
     let mut random = Random(seed);
     let mut island = Island::new();
     // Processes first: they are made by fork, and this one has few threads as yet.
-    let (_pod, pod) = Asker::process(&island.pods, &island.cgroup);
-    let (_host, host) = Asker::process(&island.node, &island.cgroup);
-    let (_client, client) = Asker::thread(&island.client);
-    let (_plain, plain) = Asker::thread(&island.plain);
+    let (pod_asker, pod) = Asker::process(&island.pods, &island.cgroup);
+    let (host_asker, host) = Asker::process(&island.node, &island.cgroup);
+    let (client_asker, client) = Asker::thread(&island.client);
+    let (plain_asker, plain) = Asker::thread(&island.plain);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().unwrap();
     let services = plan::services(&mut random);
@@ -192,7 +194,8 @@ fn kernel_soak_a_thousand_services_changing() {
     let askers =
         vec![(From::Client, client), (From::Plain, plain), (From::Pod, pod), (From::Host, host)];
     let traffic = Traffic::new(services, askers);
-    let mut soak = Soak { island, traffic, random, changes: 0, started: Instant::now() };
+    let _askers = vec![pod_asker, host_asker, client_asker, plain_asker];
+    let mut soak = Soak { _askers, island, traffic, random, changes: 0, started: Instant::now() };
     soak.settle();
     let traffic = Arc::clone(&soak.traffic);
     traffic.start(&mut soak.random);
