@@ -237,12 +237,12 @@ fn kernel_clsact_where_there_is_no_tcx() {
     assert_ne!(before_out, id(egress()), "another program");
     assert_eq!(ingress().matches("podium_").count(), 1, "in the same filter: {}", ingress());
     drop(handle);
-    assert!(namespace.cleanup());
+    assert!(devices::cleanup(&namespace.links()).unwrap());
     assert!(!ingress().contains("podium"), "{}", ingress());
     assert!(ingress().contains("u32"), "what is not ours stays: {}", ingress());
     assert!(!run("tc", "qdisc show dev pod0").contains("clsact"), "a qdisc nobody needs goes");
     assert!(!run("bpftool", "net show").contains("podium"));
-    assert!(!namespace.cleanup());
+    assert!(!devices::cleanup(&namespace.links()).unwrap());
 }
 
 #[test]
@@ -333,12 +333,12 @@ fn kernel_cleanup_leaves_nothing() {
     drop(namespace.start("--xdp auto"));
     let before = namespace.attached();
     assert_eq!(before.len(), 9, "{before:?}");
-    assert!(namespace.cleanup());
+    assert!(devices::cleanup(&namespace.links()).unwrap());
     eventually("the kernel has none of the links", || !Namespace::any_left(&before));
     let left = run("bpftool", "net show");
     assert!(!left.contains("eth0"), "{left}");
     assert_eq!(namespace.attached(), []);
-    assert!(!namespace.cleanup());
+    assert!(!devices::cleanup(&namespace.links()).unwrap());
 }
 
 #[test]

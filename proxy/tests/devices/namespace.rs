@@ -80,11 +80,7 @@ impl Namespace {
     }
 
     pub fn start(&self, flags: &str) -> Handle {
-        unclaimed(|| self.try_start(flags))
-    }
-
-    pub fn cleanup(&self) -> bool {
-        unclaimed(|| devices::cleanup(&self.links()))
+        self.try_start(flags).unwrap()
     }
 
     pub fn attached(&self) -> Vec<DeviceLink> {
@@ -206,20 +202,6 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
         thread::sleep(Duration::from_micros(200));
     }
     started.elapsed()
-}
-
-/// Tries until the one before is gone: a process that another test is about to start has all
-/// sockets of this one for a moment, the claim of the devices too.
-fn unclaimed<T>(mut attempt: impl FnMut() -> Result<T, devices::Error>) -> T {
-    let mut result = None;
-    eventually("nobody else works on the devices", || match attempt() {
-        Err(devices::Error::InUse) => false,
-        other => {
-            result = Some(other.unwrap());
-            true
-        }
-    });
-    result.unwrap()
 }
 
 /// A program for each place; every one lets every packet pass.
