@@ -92,8 +92,9 @@ impl Shortages {
         ports.chain(marks).collect()
     }
 
-    /// The ports and ClusterIPs for which there may be room now, no more than for all of which
-    /// there is.
+    /// The ports and ClusterIPs for which there may be room now. No more tables than there is room
+    /// for, as trying one means to make it; of the rest, lists may not fit between others though
+    /// there are elements enough, and must not keep others from trying.
     pub fn worth_a_try(&self, held: &Held) -> (BTreeSet<PortName>, BTreeSet<IpAddr>) {
         if self.is_empty() {
             return Default::default();
@@ -106,7 +107,7 @@ impl Shortages {
                 // Endpoints are two lists, which may fit where they would not in one piece.
                 let piece = if limit == Limit::Endpoints { need.div_ceil(2) } else { need };
                 let fits = piece <= *gap && need <= *room;
-                if fits {
+                if fits && limit == Limit::Maglev {
                     *room -= need;
                 }
                 fits
