@@ -1,3 +1,5 @@
+//! What the tables promise: few flows move, shares are even, every slot is filled.
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use podium_proxy_ebpf::{Family, Protocol};
