@@ -297,9 +297,10 @@ fn kernel_verifier_instruction_counts() {
     let (programs, _maps) = kernel::load(&PinDir::new(node.pin_dir()), limits).unwrap();
     for (program, instructions) in programs.verified_instructions().unwrap() {
         println!("{program}: {instructions} instructions verified");
-        // The kernel's limit is a million; the larger programs are those that see packets.
+        // Well below the kernel's limit of a million, as other versions of it walk more; the larger
+        // programs are those that see packets.
         let is_of_packets = PACKET_PROGRAMS.contains(&program);
-        let most = if is_of_packets { 1_000_000 } else { 200_000 };
+        let most = if is_of_packets { 500_000 } else { 100_000 };
         assert!((1..most).contains(&instructions), "{program}: {instructions}");
     }
 }

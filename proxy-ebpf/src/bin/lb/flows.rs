@@ -396,7 +396,10 @@ pub fn insert_unless_same(key: &FlowKey, entry: &FlowEntry) {
             return;
         }
     }
-    let _ = insert(key, entry);
+    if insert(key, entry).is_err() {
+        // Its answers will leave with the endpoint's address.
+        report::count(Outcome::FlowNotInserted);
+    }
 }
 
 #[inline(always)]

@@ -30,7 +30,7 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 /// `BPF_F_CURRENT_NETNS`.
 const CURRENT_NETNS: u64 = u64::MAX;
 
-/// The addresses of `struct bpf_sock_tuple`, in its two forms.
+/// `struct bpf_sock_tuple` in its IPv4 form; the IPv6 form is that of a [`Tuple`].
 #[repr(C, align(4))]
 #[derive(Clone, Copy)]
 struct SocketTupleV4 {
@@ -145,7 +145,6 @@ fn is_free(buffer: &Buffer, packet: &Packet, protocol: Protocol, answers: &Tuple
 fn has_socket(buffer: &Buffer, packet: &Packet, protocol: Protocol, answers: &Tuple) -> bool {
     let v4;
     let v6;
-    // `struct bpf_sock_tuple`: addresses, then ports, which a Tuple has in the same order.
     let (tuple, size): (*const bpf_sock_tuple, u32) = if packet.v6 {
         v6 = *answers;
         ((&raw const v6).cast(), size_of::<Tuple>() as u32)

@@ -90,8 +90,8 @@ pub struct Hop {
     pub is_too_narrow: bool,
 }
 
-/// Looks up the way of a packet with these ends. Its length counts where `total_len` is not 0; a
-/// buffer's is known to the kernel.
+/// Looks up the way of a packet with these ends. With a length the MTU of the route counts, with 0
+/// only that of the device.
 #[inline(never)]
 pub fn look_up<F: Frame>(
     frame: &F,
