@@ -3,9 +3,10 @@
 use crate::backend::Backend;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,8 +30,12 @@ impl Drop for Ingress {
     }
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// A loopback address of its own for each instance: a port that was free a moment ago may since be the
+/// other end of somebody's connection, an address nobody else uses stays free.
+fn own_address() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    IpAddr::from([127, high | 1, low, NEXT.fetch_add(1, Ordering::Relaxed)])
 }
 
 impl Ingress {
@@ -46,7 +51,8 @@ impl Ingress {
 
     /// Starts from a source named by flags and waits until it is ready.
     pub fn start_from(folder: tempfile::TempDir, source: &[&str], flags: &[&str]) -> Ingress {
-        let (http, https, status) = (free_address(), free_address(), free_address());
+        let address = own_address();
+        let [http, https, status] = [8080, 8443, 10254].map(|port| SocketAddr::new(address, port));
         let mut process = Command::new(env!("CARGO_BIN_EXE_podium-ingress"))
             .args(["run", "--watch-ingress-without-class", "--ingress-class", "nginx"])
             .args(["--worker-threads", "2"])

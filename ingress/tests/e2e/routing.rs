@@ -252,7 +252,7 @@ fn websockets_and_bodies_pass() {
         "-d",
         "hello",
         "--resolve",
-        &format!("a.example:{}:127.0.0.1", podium.http.port()),
+        &format!("a.example:{}:{}", podium.http.port(), podium.http.ip()),
         &format!("http://a.example:{}/", podium.http.port()),
     ]);
     assert!(ok && body.contains("body-bytes: 5"), "the proxy itself answers 100: {body}");

@@ -37,7 +37,7 @@ pub fn fetch(podium: &Ingress, host: &str, trusted: &Pair, more: &[&str]) -> (St
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), &trusted.chain).unwrap();
     let url = format!("https://{host}:{}/x", podium.https.port());
-    let resolve = format!("{host}:{}:127.0.0.1", podium.https.port());
+    let resolve = format!("{host}:{}:{}", podium.https.port(), podium.https.ip());
     let path = ca.path().to_str().unwrap();
     curl(&[&["--resolve", &resolve, "--cacert", path, &url], more].concat())
 }
@@ -81,7 +81,7 @@ fn certificates_by_name_swapped_live_and_kept_when_broken() {
         "--stderr",
         "-",
         "--resolve",
-        &format!("c.example:{}:127.0.0.1", podium.https.port()),
+        &format!("c.example:{}:{}", podium.https.port(), podium.https.ip()),
         &format!("https://c.example:{}/x", podium.https.port()),
     ]);
     assert!(subject.contains("Kubernetes Ingress Controller Fake Certificate"), "{subject}");
@@ -207,8 +207,9 @@ fn endpoints_over_tls_and_http_2() {
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 80}}]}}\n---\n\
              apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: \
              {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\nports: [{{port: {}}}]\nendpoints: \
-             [{{addresses: [127.0.0.1]}}]\n",
-            inner.https.port()
+             [{{addresses: [{}]}}]\n",
+            inner.https.port(),
+            inner.https.ip()
         )
     };
     let of = |name: &str, protocol: &str, path: &str| {

@@ -3,7 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    time::SystemTime,
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use podium_proxy::model::{Reach, ServicePort};
@@ -21,6 +22,8 @@ use crate::{
 
 const ROUNDS: usize = 25;
 const PACKETS: usize = 100;
+/// A CPU sends an ICMP error in this time, and no more: the model counts on every one.
+const ICMP_INTERVAL: Duration = Duration::from_millis(1);
 
 const ENDPOINTS: [&str; 5] = ["pod:8080", "pod2:8080", "far:8080", "far2:8080", "node:8080"];
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
@@ -264,6 +267,9 @@ fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
 fn step(fixture: &Fixture<'_>, model: &mut Model, sent: &Sent) {
     let bytes = sent.packet.bytes();
     let expected = model.expect(fixture.net, sent);
+    if matches!(expected, Expected::Refused) {
+        thread::sleep(ICMP_INTERVAL);
+    }
     let (verdict, left) = fixture.world.run(sent.at, &bytes);
     let (told, counted) = (read::text(&left), fixture.world.take_outcomes());
     let what = format!("{sent:?}\nexpected {expected:?}\n{verdict:?} {told} {counted:?}");
