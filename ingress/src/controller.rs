@@ -6,7 +6,7 @@ use crate::report::Reporter;
 use crate::snapshot::Snapshot;
 use crate::source::Change;
 use crate::source::api::{ApiSource, WATCHED};
-use crate::translate::{Policy, named_secrets, translate};
+use crate::translate::{Policy, named_objects, translate};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 
 /// How many waiting changes one snapshot takes in.
 const BATCH_MAX: usize = 4096;
-/// A Secret just named gets this long to arrive before the rest goes ahead without it.
-const SECRET_WAIT: Duration = Duration::from_secs(2);
+/// A Secret or ConfigMap just named gets this long to arrive before the rest goes ahead without it.
+const NAMED_WAIT: Duration = Duration::from_secs(2);
 /// Certificates expire without any object changing.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -43,14 +43,16 @@ pub struct Controller {
 /// What has to arrive before a snapshot is worth building.
 struct Pending {
     kinds: BTreeSet<Kind>,
-    secrets: BTreeSet<ObjectKey>,
-    secrets_deadline: Instant,
+    named: BTreeSet<(Kind, ObjectKey)>,
+    named_deadline: Instant,
 }
 
 impl Pending {
     fn note(&mut self, change: &Change) {
         match change {
-            Change::Replace(Kind::Secret, Some(key), _) => drop(self.secrets.remove(key)),
+            Change::Replace(kind, Some(key), _) => {
+                self.named.remove(&(*kind, key.clone()));
+            }
             Change::Replace(kind, None, _) => drop(self.kinds.remove(kind)),
             Change::Everything(..) => self.kinds.clear(),
             _ => {}
@@ -58,8 +60,7 @@ impl Pending {
     }
 
     fn blocks(&self) -> bool {
-        !self.kinds.is_empty()
-            || (!self.secrets.is_empty() && Instant::now() < self.secrets_deadline)
+        !self.kinds.is_empty() || (!self.named.is_empty() && Instant::now() < self.named_deadline)
     }
 }
 
@@ -68,21 +69,20 @@ impl Controller {
     pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
         let kinds =
             if self.api.is_some() { WATCHED.into() } else { BTreeSet::from([Kind::Ingress]) };
-        let mut pending =
-            Pending { kinds, secrets: BTreeSet::new(), secrets_deadline: Instant::now() };
+        let mut pending = Pending { kinds, named: BTreeSet::new(), named_deadline: Instant::now() };
         let mut world = World::default();
         loop {
             let mut batch = Vec::new();
-            let wait = if pending.secrets.is_empty() {
+            let wait = if pending.named.is_empty() {
                 RECHECK_INTERVAL
             } else {
-                pending.secrets_deadline.saturating_duration_since(Instant::now())
+                pending.named_deadline.saturating_duration_since(Instant::now())
             };
             match tokio::time::timeout(wait, changes.recv_many(&mut batch, BATCH_MAX)).await {
                 Ok(0) => return,
                 Ok(_) => {}
-                // Overdue Secrets no longer hold anything up; their watches go on.
-                Err(_) => pending.secrets.clear(),
+                // Overdue objects no longer hold anything up; their watches go on.
+                Err(_) => pending.named.clear(),
             }
             for change in batch {
                 pending.note(&change);
@@ -92,12 +92,14 @@ impl Controller {
                 continue;
             }
             if let Some(api) = &mut self.api {
-                let wanted = named_secrets(&world, &self.policy);
-                world.secrets.retain(|key, _| wanted.contains(key));
-                let added = api.watch_secrets(&wanted);
+                let wanted = named_objects(&world, &self.policy);
+                let is_named = |kind, key: &ObjectKey| wanted.contains(&(kind, key.clone()));
+                world.secrets.retain(|key, _| is_named(Kind::Secret, key));
+                world.config_maps.retain(|key, _| is_named(Kind::ConfigMap, key));
+                let added = api.watch_named(&wanted);
                 if !added.is_empty() {
-                    pending.secrets.extend(added);
-                    pending.secrets_deadline = Instant::now() + SECRET_WAIT;
+                    pending.named.extend(added);
+                    pending.named_deadline = Instant::now() + NAMED_WAIT;
                 }
             }
             if !pending.blocks() {
@@ -112,6 +114,9 @@ impl Controller {
         let translation = translate(world, &self.policy, &self.snapshot.load(), now);
         let snapshot = Arc::new(translation.snapshot);
         self.snapshot.store(snapshot.clone());
+        for change in &translation.endpoint_changes {
+            change.backend.replace(&change.addresses);
+        }
         let took = started.elapsed();
         if !self.ready.swap(true, Ordering::Relaxed) {
             tracing::info!(

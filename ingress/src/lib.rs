@@ -14,6 +14,7 @@
 
 mod access_log;
 mod annotations;
+mod balance;
 mod certificates;
 mod class;
 mod controller;
@@ -24,6 +25,7 @@ mod objects;
 mod problem;
 mod proxy;
 mod report;
+mod resources;
 mod rewrite;
 mod run;
 mod snapshot;
@@ -32,5 +34,5 @@ mod status_server;
 mod translate;
 mod uri;
 
-pub use annotations::parse_size;
+pub use annotations::values::parse_size;
 pub use run::{AccessLogFormat, Config, RunError, Source, run};

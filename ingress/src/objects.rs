@@ -3,7 +3,7 @@
 //! Where objects come from is left to `source`, what they mean to `translate`.
 
 use crate::problem::Problem;
-use k8s_openapi::api::core::v1::{Endpoints, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -60,6 +60,8 @@ pub enum Kind {
     EndpointSlice,
     /// core Secret, only those named by an Ingress or a flag.
     Secret,
+    /// core ConfigMap, likewise.
+    ConfigMap,
     /// A manifest file.
     File,
 }
@@ -73,6 +75,7 @@ impl Kind {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::Secret => "Secret",
+            Kind::ConfigMap => "ConfigMap",
             Kind::File => "File",
         }
     }
@@ -93,6 +96,8 @@ pub enum Object {
     Endpoints(Arc<Endpoints>),
     /// A Secret.
     Secret(Arc<Secret>),
+    /// A ConfigMap.
+    ConfigMap(Arc<ConfigMap>),
 }
 
 /// Why a value is not an object.
@@ -142,6 +147,7 @@ impl Object {
             }
             ("", "Endpoints") => Object::Endpoints(typed("Endpoints", value)?),
             ("", "Secret") => Object::Secret(typed("Secret", value)?),
+            ("", "ConfigMap") => Object::ConfigMap(typed("ConfigMap", value)?),
             _ => return Ok(None),
         }))
     }
@@ -230,6 +236,8 @@ pub struct World {
     pub endpoints: BTreeMap<ObjectKey, Arc<Endpoints>>,
     /// Secrets.
     pub secrets: BTreeMap<ObjectKey, Arc<Secret>>,
+    /// ConfigMaps.
+    pub config_maps: BTreeMap<ObjectKey, Arc<ConfigMap>>,
     /// Objects and files that could not be read.
     pub unreadable: BTreeMap<(Kind, ObjectKey), Problem>,
 }
@@ -246,6 +254,7 @@ impl World {
             Object::EndpointSlice(o) => drop(self.slices.insert(ObjectKey::of(&o.metadata), o)),
             Object::Endpoints(o) => drop(self.endpoints.insert(ObjectKey::of(&o.metadata), o)),
             Object::Secret(o) => drop(self.secrets.insert(ObjectKey::of(&o.metadata), o)),
+            Object::ConfigMap(o) => drop(self.config_maps.insert(ObjectKey::of(&o.metadata), o)),
         }
     }
 
@@ -271,6 +280,7 @@ impl World {
             Kind::Service => drop(self.services.remove(key)),
             Kind::EndpointSlice => drop(self.slices.remove(key)),
             Kind::Secret => drop(self.secrets.remove(key)),
+            Kind::ConfigMap => drop(self.config_maps.remove(key)),
             Kind::File => {}
         }
         self.unreadable.remove(&(kind, key.clone()));
@@ -287,6 +297,7 @@ impl World {
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
             Kind::Secret => self.secrets.keys().cloned().collect(),
+            Kind::ConfigMap => self.config_maps.keys().cloned().collect(),
             Kind::File => Vec::new(),
         };
         keys.extend(broken);

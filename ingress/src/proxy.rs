@@ -1,35 +1,40 @@
 //! The pingora glue: one request from its first byte to its log line.
 //!
-//! Routing is the snapshot's, headers are `headers`', answers of our own are `answers`'. A request takes
-//! its route, with backend and settings, once; only a retry looks for newer endpoints.
+//! A request goes through stages, each in a file of its own, in the order in which nginx has them: its
+//! connection and target are read, the snapshot gives its route, then `redirects` and the guards (`limits`,
+//! `access`) may answer it, and what is left goes to an endpoint by way of `upstream`. Its answer passes
+//! `response`. A request takes its route, with backend and settings, once.
 
+mod access;
 mod answers;
+mod connection;
 mod headers;
+mod limits;
+mod redirects;
+mod response;
 mod target;
+mod upstream;
 
 use crate::access_log::{AccessLog, Entry};
-use crate::annotations::BackendProtocol;
 use crate::listener::header_deadline;
 use crate::metrics::Metrics;
 use crate::rewrite::Rewritten;
-use crate::snapshot::{Backend, Route, Snapshot};
+use crate::snapshot::{Route, Snapshot};
+use answers::Answer;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use connection::Connection;
 pub use headers::ForwardedTrust;
 use http::{StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::ALPN;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use pingora::upstreams::peer::{HttpPeer, Peer};
-use pingora::{Error, ErrorSource, ErrorType, Result};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use target::RequestTarget;
-
-/// How long an idle connection to an endpoint is kept, as nginx's `upstream-keepalive-timeout`.
-const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+use upstream::Attempts;
 
 /// The proxy itself, shared by all connections.
 pub struct IngressProxy {
@@ -50,97 +55,52 @@ pub struct IngressProxy {
 /// What is known of a request so far.
 pub struct RequestState {
     started: Instant,
-    client: IpAddr,
-    tls: bool,
+    connection: Connection,
     forwarded: headers::Forwarded,
     route: Option<Arc<Route>>,
-    backend: Option<Arc<Backend>>,
     upstream_target: Option<Vec<u8>>,
     body_bytes: u64,
-    tries: usize,
-    tried: Vec<SocketAddr>,
-    endpoint: Option<SocketAddr>,
-    upstream_started: Option<Instant>,
-    upstream_time: Option<Duration>,
-    upstream_status: Option<u16>,
-}
-
-/// What to do with a request after routing.
-enum Decision {
-    /// To an endpoint.
-    Forward,
-    /// Answered here with a status.
-    Answer(u16),
-    /// Answered here with a status and a Location.
-    Redirect(u16, Vec<u8>),
+    attempts: Attempts,
 }
 
 impl IngressProxy {
-    fn decide(&self, session: &Session, state: &mut RequestState) -> Decision {
+    /// Takes a request through the stages before an endpoint. An answer ends it.
+    async fn admit(&self, session: &Session, state: &mut RequestState) -> Result<(), Answer> {
         let request = session.req_header();
-        let Some(target) = RequestTarget::read(request) else {
-            return Decision::Answer(400);
+        let target = RequestTarget::read(request).ok_or(Answer::status(400))?;
+        let (route, host) = {
+            let snapshot = self.snapshot.load();
+            let (route, host_has_tls) = snapshot.route(&target.host, &target.path);
+            let certified = host_has_tls || snapshot.certificates.get(&target.host).is_some();
+            (route.cloned(), redirects::Host { certified: certified && self.https_enabled })
         };
-        let snapshot = self.snapshot.load();
-        let (route, host_has_tls) = snapshot.route(&target.host, &target.path);
-        let Some(route) = route.cloned() else {
-            return Decision::Answer(404);
-        };
-        let settings = route.settings.clone();
-        state.backend = Some(route.backend.clone());
+        let route = route.ok_or(Answer::status(404))?;
         state.route = Some(route.clone());
-        if state.forwarded.scheme() == "http" && !target.is_acme_challenge() {
-            let certified = || host_has_tls || snapshot.certificates.get(&target.host).is_some();
-            let wanted = settings.force_ssl_redirect
-                || (settings.ssl_redirect && self.https_enabled && certified());
-            if wanted && !route.ingress.name.is_empty() {
-                let location = target
-                    .https_location(self.https_redirect_port, settings.preserve_trailing_slash);
-                return Decision::Redirect(308, location);
-            }
+        limits::body(&route.settings.limits, request)?;
+        redirects::check(self, &route, host, &target, &state.forwarded)?;
+        if route.closed {
+            return Err(Answer::status(503));
         }
-        drop(snapshot);
-        if !settings.admits(state.client) {
-            return Decision::Answer(403);
-        }
-        if route.closed || route.backend.endpoints.is_empty() {
-            return Decision::Answer(503);
-        }
-        if settings.body_size_max > 0
-            && content_length(request).is_some_and(|n| n > settings.body_size_max)
-        {
-            return Decision::Answer(413);
+        limits::rates(&route, state)?;
+        access::check(&route, session, state).await?;
+        if route.backend.endpoints().is_empty() {
+            // ingress-nginx answers 404 by itself while its default backend has no endpoints.
+            return Err(Answer::status(if route.is_default() { 404 } else { 503 }));
         }
         match &route.rewrite {
             Some(rewrite) => {
                 match rewrite.apply(&target.path, target.query.as_deref(), target.quoted) {
                     Some(Rewritten::Path(path)) => state.upstream_target = Some(path),
                     Some(Rewritten::Redirect(location)) => {
-                        return Decision::Redirect(302, location);
+                        return Err(Answer::redirect(302, &location));
                     }
                     None => {}
                 }
             }
             None => state.upstream_target = target.origin_form,
         }
-        Decision::Forward
+        Ok(())
     }
-
-    /// The current endpoints for a retry: those of the request's own snapshot may be gone.
-    fn newer_backend(&self, state: &RequestState) -> Option<Arc<Backend>> {
-        let own = state.backend.as_ref()?;
-        let current = self.snapshot.load().backends.get(&own.key).cloned();
-        Some(current.filter(|backend| !backend.endpoints.is_empty()).unwrap_or_else(|| own.clone()))
-    }
-
-    fn may_retry(state: &RequestState) -> bool {
-        let tries_max = state.route.as_ref().map_or(1, |route| route.settings.tries_max);
-        tries_max == 0 || state.tries < tries_max
-    }
-}
-
-fn content_length(request: &RequestHeader) -> Option<u64> {
-    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn expects_continue(session: &Session) -> bool {
@@ -165,19 +125,12 @@ impl ProxyHttp for IngressProxy {
         header_deadline::request_started();
         RequestState {
             started: Instant::now(),
-            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            tls: false,
+            connection: Connection::default(),
             forwarded: headers::Forwarded::default(),
             route: None,
-            backend: None,
             upstream_target: None,
             body_bytes: 0,
-            tries: 0,
-            tried: Vec::new(),
-            endpoint: None,
-            upstream_started: None,
-            upstream_time: None,
-            upstream_status: None,
+            attempts: Attempts::default(),
         }
     }
 
@@ -190,27 +143,17 @@ impl ProxyHttp for IngressProxy {
         session: &mut Session,
         state: &mut RequestState,
     ) -> Result<bool> {
-        if let Some(address) = session.client_addr().and_then(|address| address.as_inet()) {
-            state.client = address.ip().to_canonical();
-        }
-        state.tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        let port = session.server_addr().and_then(|a| a.as_inet()).map_or(0, |a| a.port());
-        state.forwarded = self.trust.read(session.req_header(), state.client, state.tls, port);
-        state.client = state.forwarded.client;
-        match self.decide(session, state) {
-            Decision::Forward => {
+        state.connection = Connection::of(session);
+        state.forwarded = self.trust.read(session.req_header(), &state.connection);
+        match self.admit(session, state).await {
+            Ok(()) => {
                 // Answered here, as nginx does: many endpoints never do, and clients wait for it.
                 if expects_continue(session) {
                     session.as_downstream_mut().write_continue_response().await?;
                 }
                 Ok(false)
             }
-            Decision::Answer(status) => {
-                answers::respond(session, status, None).await.map(|()| true)
-            }
-            Decision::Redirect(status, location) => {
-                answers::respond(session, status, Some(&location)).await.map(|()| true)
-            }
+            Err(answer) => answers::respond(session, answer, state).await.map(|()| true),
         }
     }
 
@@ -219,36 +162,10 @@ impl ProxyHttp for IngressProxy {
         _: &mut Session,
         state: &mut RequestState,
     ) -> Result<Box<HttpPeer>> {
-        if state.tries > 0 {
-            state.backend = self.newer_backend(state);
-        }
-        state.tries += 1;
-        let (Some(route), Some(backend)) = (&state.route, &state.backend) else {
+        let Some(route) = &state.route else {
             return Error::e_explain(ErrorType::HTTPStatus(503), "request without a route");
         };
-        let Some(endpoint) = backend.pick(&state.tried) else {
-            return Error::e_explain(ErrorType::HTTPStatus(503), "no endpoint left");
-        };
-        let settings = &route.settings;
-        let protocol = settings.backend_protocol;
-        let tls = matches!(protocol, BackendProtocol::Https | BackendProtocol::Grpcs);
-        // An address as the name sends no SNI, as nginx does by default; rustls takes no empty name.
-        let name = if tls { endpoint.ip().to_string() } else { String::new() };
-        let mut peer = Box::new(HttpPeer::new(endpoint, tls, name));
-        peer.options.connection_timeout = Some(settings.connect_timeout);
-        peer.options.total_connection_timeout = Some(settings.connect_timeout);
-        peer.options.read_timeout = Some(settings.read_timeout);
-        peer.options.write_timeout = Some(settings.send_timeout);
-        peer.options.idle_timeout = Some(UPSTREAM_IDLE_TIMEOUT);
-        peer.options.verify_cert = false;
-        peer.options.verify_hostname = false;
-        if matches!(protocol, BackendProtocol::Grpc | BackendProtocol::Grpcs) {
-            peer.options.alpn = ALPN::H2;
-            peer.options.max_h2_streams = 100;
-        }
-        state.endpoint = Some(endpoint);
-        state.upstream_started = Some(Instant::now());
-        Ok(peer)
+        state.attempts.next_peer(route)
     }
 
     async fn upstream_request_filter(
@@ -275,26 +192,30 @@ impl ProxyHttp for IngressProxy {
         state: &mut RequestState,
     ) -> Result<()> {
         state.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        let limit = state.route.as_ref().map_or(0, |route| route.settings.body_size_max);
-        if limit > 0 && state.body_bytes > limit {
-            return Error::e_explain(
-                ErrorType::HTTPStatus(413),
-                "request body larger than allowed",
-            );
+        match &state.route {
+            Some(route) => limits::body_so_far(&route.settings.limits, state.body_bytes),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn upstream_response_filter(
         &self,
         _: &mut Session,
-        response: &mut ResponseHeader,
+        answer: &mut ResponseHeader,
         state: &mut RequestState,
     ) -> Result<()> {
-        state.upstream_status = Some(response.status.as_u16());
-        // As ingress-nginx with its default `server-tokens: false`.
-        response.remove_header(&header::SERVER);
+        state.attempts.answered(answer);
+        response::from_endpoint(answer);
         Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        answer: &mut ResponseHeader,
+        state: &mut RequestState,
+    ) -> Result<()> {
+        response::to_client(answer, state)
     }
 
     fn suppress_proxy_warn_log(
@@ -314,12 +235,9 @@ impl ProxyHttp for IngressProxy {
         _: &mut Session,
         _: &HttpPeer,
         state: &mut RequestState,
-        mut error: Box<Error>,
+        error: Box<Error>,
     ) -> Box<Error> {
-        state.tried.extend(state.endpoint);
-        // Nothing was sent yet, so any method may go to another endpoint.
-        error.set_retry(IngressProxy::may_retry(state));
-        error
+        state.attempts.failed_to_connect(state.route.as_deref(), error)
     }
 
     fn error_while_proxy(
@@ -330,36 +248,19 @@ impl ProxyHttp for IngressProxy {
         state: &mut RequestState,
         _client_reused: bool,
     ) -> Box<Error> {
-        let mut error = error.more_context(format!("endpoint {}", peer.address()));
-        state.tried.extend(state.endpoint);
-        let broken = matches!(
-            error.etype(),
-            ErrorType::ConnectionClosed
-                | ErrorType::ReadError
-                | ErrorType::WriteError
-                | ErrorType::ReadTimedout
-                | ErrorType::WriteTimedout
-                | ErrorType::H2Error
-                | ErrorType::H2Downgrade
-        );
-        let repeatable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated()
-            && !answered(session);
-        let upstream = *error.esource() == ErrorSource::Upstream;
-        error.set_retry(broken && upstream && repeatable && IngressProxy::may_retry(state));
-        error
+        state.attempts.failed(state.route.as_deref(), peer, session, error)
     }
 
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
         error: &Error,
-        _: &mut RequestState,
+        state: &mut RequestState,
     ) -> FailToProxy {
         let code = answers::status_of(error);
         if code > 0 && !answered(session) {
             session.set_keepalive(None);
-            if let Err(error) = answers::respond(session, code, None).await {
+            if let Err(error) = answers::respond(session, Answer::status(code), state).await {
                 tracing::debug!("answering {code}: {error}");
             }
         }
@@ -379,7 +280,7 @@ impl ProxyHttp for IngressProxy {
         state: &mut RequestState,
     ) -> Result<Option<Duration>> {
         if end_of_stream {
-            state.upstream_time = state.upstream_started.map(|started| started.elapsed());
+            state.attempts.ended();
         }
         Ok(None)
     }
@@ -396,8 +297,9 @@ impl ProxyHttp for IngressProxy {
         let duration = state.started.elapsed();
         header_deadline::request_ended();
         let sent = session.body_bytes_sent();
+        let attempts = &state.attempts;
         if let Some(error) = error {
-            tracing::warn!(status, endpoint = ?state.endpoint, tries = state.tries, "request failed: {error}");
+            tracing::warn!(status, endpoint = ?attempts.address(), tries = attempts.tries, "request failed: {error}");
         }
         self.metrics.observe(
             state.route.as_deref(),
@@ -407,20 +309,17 @@ impl ProxyHttp for IngressProxy {
             sent,
         );
         if let Some(log) = &self.access_log {
-            let upstream_time = state
-                .upstream_time
-                .or_else(|| state.upstream_started.map(|started| started.elapsed()));
             log.write(&Entry {
-                client: state.client,
+                client: state.forwarded.client,
                 request: session.req_header(),
                 status,
                 sent_bytes: sent,
                 received_bytes: state.body_bytes,
                 duration,
                 route: state.route.as_deref(),
-                endpoint: state.endpoint,
-                upstream_time,
-                upstream_status: state.upstream_status,
+                endpoint: attempts.address(),
+                upstream_time: attempts.took(),
+                upstream_status: attempts.status,
                 upstream_bytes: session.upstream_body_bytes_received(),
                 request_id: state.forwarded.request_id(),
             });

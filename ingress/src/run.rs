@@ -2,6 +2,8 @@
 
 use crate::access_log::{self, AccessLog};
 use crate::annotations::Settings;
+use crate::annotations::limits::Limits;
+use crate::annotations::redirects::Redirects;
 use crate::certificates::{Certificate, CertificateError};
 use crate::class::ClassSelection;
 use crate::controller::Controller;
@@ -177,8 +179,8 @@ fn policy(config: &Config) -> Result<Policy, CertificateError> {
             without_class: config.without_class,
         },
         defaults: Settings {
-            ssl_redirect: config.ssl_redirect,
-            body_size_max: config.body_size_max,
+            redirects: Redirects { to_https: config.ssl_redirect, ..Redirects::default() },
+            limits: Limits { body_bytes_max: config.body_size_max },
             ..Settings::default()
         },
         default_backend: config.default_backend_service.as_ref().map(key),

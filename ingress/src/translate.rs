@@ -8,13 +8,16 @@ mod hosts;
 mod tls;
 
 use crate::annotations::{self, Annotated, Settings};
+use crate::balance::Backend;
 use crate::certificates::Certificate;
 use crate::class::ClassSelection;
 use crate::matcher::PathType;
 use crate::objects::{Kind, ObjectKey, World};
 use crate::problem::Problem;
-use crate::snapshot::{Backend, Route, Snapshot};
+use crate::resources::Resources;
+use crate::snapshot::{Route, Snapshot};
 use backends::Backends;
+pub use backends::EndpointChange;
 use hosts::{Claim, Hosts};
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
@@ -41,20 +44,27 @@ pub struct Policy {
 pub struct Translation {
     /// What to serve.
     pub snapshot: Snapshot,
+    /// Backends of the previous snapshot that go on with other endpoints.
+    pub endpoint_changes: Vec<EndpointChange>,
     /// What is wrong, sorted.
     pub problems: Vec<Problem>,
     /// Ingresses that are ours, for their status.
     pub selected: BTreeSet<ObjectKey>,
 }
 
-/// Secrets that Ingresses of ours name: the only ones to be read.
-pub fn named_secrets(world: &World, policy: &Policy) -> BTreeSet<ObjectKey> {
-    let mut names: BTreeSet<ObjectKey> = policy.default_certificate.iter().cloned().collect();
+/// Secrets and ConfigMaps that flags and Ingresses of ours name: the only ones to be read.
+pub fn named_objects(world: &World, policy: &Policy) -> BTreeSet<(Kind, ObjectKey)> {
+    let default = policy.default_certificate.iter().cloned();
+    let mut names: BTreeSet<_> = default.map(|key| (Kind::Secret, key)).collect();
     for (key, ingress) in selected(world, policy) {
         let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
         let secrets =
             tls.filter_map(|tls| tls.secret_name.as_ref()).filter(|name| !name.is_empty());
-        names.extend(secrets.map(|name| ObjectKey::new(&key.namespace, name)));
+        names.extend(secrets.map(|name| (Kind::Secret, ObjectKey::new(&key.namespace, name))));
+        if let Some(annotations) = &ingress.metadata.annotations {
+            let read = annotations::parse(&key, annotations, &policy.defaults);
+            names.extend(read.settings.named_objects());
+        }
     }
     names
 }
@@ -67,6 +77,7 @@ pub fn translate(
     now: Timestamp,
 ) -> Translation {
     let mut run = Run {
+        world,
         policy,
         backends: Backends::new(world, previous),
         hosts: Hosts::new(previous),
@@ -90,17 +101,19 @@ pub fn translate(
     let mut problems = run.problems;
     problems.sort();
     problems.dedup();
+    let (backends, endpoint_changes) = run.backends.into_parts();
     let snapshot = Snapshot {
         hosts: built.exact,
         wildcards: built.wildcard,
         any_host: built.any,
         fallback,
-        backends: run.backends.into_map(),
+        backends,
         certificates: certificates.table,
         certificates_by_secret: certificates.by_secret,
         expressions,
     };
-    Translation { snapshot, problems, selected: selected.into_iter().map(|(key, _)| key).collect() }
+    let selected = selected.into_iter().map(|(key, _)| key).collect();
+    Translation { snapshot, endpoint_changes, problems, selected }
 }
 
 /// Ingresses of ours, oldest first; those without a creation time come last, by name.
@@ -115,6 +128,7 @@ fn selected(world: &World, policy: &Policy) -> Vec<(ObjectKey, Arc<Ingress>)> {
 }
 
 struct Run<'a> {
+    world: &'a World,
     policy: &'a Policy,
     backends: Backends<'a>,
     hosts: Hosts<'a>,
@@ -125,6 +139,7 @@ struct Run<'a> {
 struct Scope<'a> {
     key: &'a ObjectKey,
     settings: Arc<Settings>,
+    resources: Arc<Resources>,
     closed: bool,
 }
 
@@ -132,13 +147,18 @@ impl Run<'_> {
     fn ingress(&mut self, key: &ObjectKey, ingress: &Ingress) {
         let none = BTreeMap::new();
         let annotations = ingress.metadata.annotations.as_ref().unwrap_or(&none);
-        let Annotated { settings, closed, canary, problems } =
-            annotations::parse(key, annotations, &self.policy.defaults);
+        let mut read = annotations::parse(key, annotations, &self.policy.defaults);
+        let (resources, refused) = Resources::resolve(&read.settings, self.world);
+        for (name, refusal) in refused {
+            read.refuse(key, name, None, refusal);
+        }
+        let Annotated { settings, closed, problems } = read;
         self.problems.extend(problems);
-        let Some(spec) = ingress.spec.as_ref().filter(|_| !canary) else {
+        let Some(spec) = ingress.spec.as_ref().filter(|_| !settings.canary.enabled) else {
             return;
         };
-        let scope = Scope { key, settings: Arc::new(settings), closed };
+        let scope =
+            Scope { key, settings: Arc::new(settings), resources: Arc::new(resources), closed };
         let default = spec.default_backend.as_ref();
         let rules = spec.rules.as_deref().unwrap_or_default();
         if let Some(backend) = default.filter(|_| rules.is_empty()) {
@@ -215,22 +235,19 @@ impl Run<'_> {
         backend: &IngressBackend,
         field: &str,
     ) -> Arc<Backend> {
-        let by_cluster_ip = scope.settings.service_upstream;
+        let by_cluster_ip = scope.settings.upstream.by_cluster_ip;
         self.backends.resolve(scope.key, backend, by_cluster_ip, field, &mut self.problems)
     }
 
     fn default_route(&mut self, service: &ObjectKey) -> Option<Arc<Route>> {
         let backend = self.backends.first_port(service, &mut self.problems)?;
-        // ingress-nginx answers 404 by itself while its default backend has no endpoints.
-        if backend.endpoints.is_empty() {
-            return None;
-        }
         Some(Arc::new(Route {
             ingress: ObjectKey::new("", ""),
             host: "_".into(),
             path: "/".into(),
             backend,
             settings: Arc::new(self.policy.defaults.clone()),
+            resources: Arc::default(),
             rewrite: None,
             closed: false,
         }))
@@ -244,6 +261,7 @@ fn route(scope: &Scope<'_>, host: &str, path: &str, backend: Arc<Backend>) -> Ro
         path: path.into(),
         backend,
         settings: scope.settings.clone(),
+        resources: scope.resources.clone(),
         rewrite: None,
         closed: scope.closed,
     }

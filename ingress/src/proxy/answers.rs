@@ -1,32 +1,70 @@
 //! Answers of our own, worded and framed as nginx's.
 
+use super::{RequestState, response};
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
-/// Answers a request with nginx's page for a status.
-pub async fn respond(session: &mut Session, status: u16, location: Option<&[u8]>) -> Result<()> {
+/// An answer of our own, in place of an endpoint's.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Headers beside those of its body.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What to send instead of nginx's page for the status.
+    pub body: Option<Bytes>,
+}
+
+impl Answer {
+    /// nginx's page for a status.
+    pub const fn status(status: u16) -> Answer {
+        Answer { status, headers: Vec::new(), body: None }
+    }
+
+    /// A redirect.
+    pub fn redirect(status: u16, location: &[u8]) -> Answer {
+        let location = HeaderValue::from_bytes(location);
+        let headers = location.into_iter().map(|location| (header::LOCATION, location)).collect();
+        Answer { status, headers, body: None }
+    }
+}
+
+/// Answers a request.
+pub async fn respond(session: &mut Session, answer: Answer, state: &RequestState) -> Result<()> {
     // After a bad request nothing on the connection can be trusted, and what is left of a body would
     // have to be read before the connection can be used again.
-    if status == 400 || !session.as_downstream_mut().is_body_empty() {
+    if answer.status == 400 || !session.as_downstream_mut().is_body_empty() {
         session.set_keepalive(None);
     }
-    let reason = reason(status);
-    let body = page(status, reason);
-    let mut response = ResponseHeader::build(status, Some(4))?;
-    response.set_reason_phrase(Some(reason))?;
-    response.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("text/html"))?;
-    response.insert_header(header::CONTENT_LENGTH, body.len())?;
-    if let Some(location) = location.and_then(|location| HeaderValue::from_bytes(location).ok()) {
-        response.insert_header(header::LOCATION, location)?;
+    let reason = reason(answer.status);
+    let mut head = ResponseHeader::build(answer.status, Some(4 + answer.headers.len()))?;
+    head.set_reason_phrase(Some(reason))?;
+    // A 204 has no body, and says nothing of one.
+    let body = match answer.body {
+        _ if answer.status == 204 => None,
+        Some(body) => Some(body),
+        None => {
+            head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("text/html"))?;
+            Some(page(answer.status, reason))
+        }
+    };
+    if let Some(body) = &body {
+        head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
-    if session.req_header().method == Method::HEAD {
-        return session.write_response_header(Box::new(response), true).await;
+    for (name, value) in answer.headers {
+        head.append_header(name, value)?;
     }
-    session.write_response_header(Box::new(response), false).await?;
-    session.write_response_body(Some(body), true).await
+    response::to_client(&mut head, state)?;
+    match body.filter(|_| session.req_header().method != Method::HEAD) {
+        Some(body) => {
+            session.write_response_header(Box::new(head), false).await?;
+            session.write_response_body(Some(body), true).await
+        }
+        None => session.write_response_header(Box::new(head), true).await,
+    }
 }
 
 fn page(status: u16, reason: &str) -> Bytes {
@@ -40,7 +78,11 @@ fn page(status: u16, reason: &str) -> Bytes {
 /// nginx's own names for statuses.
 fn reason(status: u16) -> &'static str {
     match status {
-        302 => "Found",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Moved Temporarily",
+        303 => "See Other",
+        307 => "Temporary Redirect",
         308 => "Permanent Redirect",
         400 => "Bad Request",
         403 => "Forbidden",

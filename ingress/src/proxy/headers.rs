@@ -1,5 +1,6 @@
 //! Headers added for endpoints: who the client was and how it came, as ingress-nginx sets them.
 
+use super::connection::Connection;
 use crate::snapshot::Route;
 use http::HeaderValue;
 use http::header::{HOST, HeaderMap};
@@ -61,7 +62,8 @@ impl ForwardedTrust {
     }
 
     /// Reads what a request says about its origin, as far as the peer is trusted to say it.
-    pub fn read(&self, request: &RequestHeader, peer: IpAddr, tls: bool, port: u16) -> Forwarded {
+    pub fn read(&self, request: &RequestHeader, connection: &Connection) -> Forwarded {
+        let Connection { peer, tls, port } = *connection;
         let mut forwarded = Forwarded { client: peer, tls, port, ..Forwarded::default() };
         if self.proxies.is_empty() || !self.trusts(peer) {
             return forwarded;
@@ -126,11 +128,11 @@ pub fn write(upstream: &mut RequestHeader, forwarded: &mut Forwarded, route: &Ro
     // A CGI endpoint would take it for its own proxy setting (HTTPoxy).
     upstream.remove_header("Proxy");
     if let Some(prefix) =
-        route.settings.forwarded_prefix.as_ref().filter(|_| route.rewrite.is_some())
+        route.settings.rewriting.forwarded_prefix.as_ref().filter(|_| route.rewrite.is_some())
     {
         upstream.insert_header("X-Forwarded-Prefix", prefix.as_str())?;
     }
-    if let Some(vhost) = &route.settings.upstream_vhost {
+    if let Some(vhost) = &route.settings.response.upstream_host {
         upstream.insert_header(HOST, vhost.as_str())?;
     }
     Ok(())
@@ -161,7 +163,8 @@ mod tests {
         request.insert_header("X-Forwarded-Proto", "https").unwrap();
         let trust =
             ForwardedTrust { proxies: trusted.iter().map(|net| net.parse().unwrap()).collect() };
-        let read = trust.read(&request, peer.parse().unwrap(), false, 80);
+        let connection = Connection { peer: peer.parse().unwrap(), port: 80, tls: false };
+        let read = trust.read(&request, &connection);
         format!("{} {}", read.client, read.scheme())
     }
 

@@ -1,4 +1,5 @@
-//! Objects from a Kubernetes API: one watch a kind, one for each Secret that is named, never all Secrets.
+//! Objects from a Kubernetes API: one watch a kind, one for each Secret or ConfigMap that is named, never
+//! all of them.
 //!
 //! Watches resume by themselves after the API was away; what was known stays in effect meanwhile.
 
@@ -25,7 +26,7 @@ pub struct ApiSource {
     client: Client,
     changes: mpsc::Sender<Change>,
     namespace: Option<String>,
-    secrets: BTreeMap<ObjectKey, JoinHandle<()>>,
+    named: BTreeMap<(Kind, ObjectKey), JoinHandle<()>>,
 }
 
 impl ApiSource {
@@ -47,12 +48,15 @@ impl ApiSource {
                 follow(api, kind, resource, None, changes).await;
             });
         }
-        ApiSource { client, changes, namespace, secrets: BTreeMap::new() }
+        ApiSource { client, changes, namespace, named: BTreeMap::new() }
     }
 
-    /// Watches exactly these Secrets. Returns the ones that were not watched before.
-    pub fn watch_secrets(&mut self, wanted: &BTreeSet<ObjectKey>) -> BTreeSet<ObjectKey> {
-        self.secrets.retain(|key, task| {
+    /// Watches exactly these Secrets and ConfigMaps. Returns the ones that were not watched before.
+    pub fn watch_named(
+        &mut self,
+        wanted: &BTreeSet<(Kind, ObjectKey)>,
+    ) -> BTreeSet<(Kind, ObjectKey)> {
+        self.named.retain(|key, task| {
             let keep = wanted.contains(key);
             if !keep {
                 task.abort();
@@ -60,17 +64,18 @@ impl ApiSource {
             keep
         });
         let mut added = BTreeSet::new();
-        for key in wanted {
+        for named in wanted {
+            let (kind, key) = named;
             let allowed =
                 self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
-            if self.secrets.contains_key(key) || !allowed {
+            if self.named.contains_key(named) || !allowed {
                 continue;
             }
-            let resource = resource(Kind::Secret, "v1");
+            let resource = resource(*kind, "v1");
             let api = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
-            let task = follow(api, Kind::Secret, resource, Some(key.clone()), self.changes.clone());
-            self.secrets.insert(key.clone(), tokio::spawn(task));
-            added.insert(key.clone());
+            let task = follow(api, *kind, resource, Some(key.clone()), self.changes.clone());
+            self.named.insert(named.clone(), tokio::spawn(task));
+            added.insert(named.clone());
         }
         added
     }
@@ -81,7 +86,7 @@ fn resource(kind: Kind, version: &str) -> ApiResource {
         Kind::Ingress if version.starts_with("extensions/") => "extensions",
         Kind::Ingress | Kind::IngressClass => "networking.k8s.io",
         Kind::EndpointSlice => "discovery.k8s.io",
-        Kind::Service | Kind::Secret | Kind::File => "",
+        Kind::Service | Kind::Secret | Kind::ConfigMap | Kind::File => "",
     };
     let plural = match kind {
         Kind::Ingress => "ingresses".to_string(),

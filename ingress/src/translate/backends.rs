@@ -1,8 +1,9 @@
 //! Service and port of an Ingress backend to addresses, from EndpointSlices or Endpoints.
 
+use crate::balance::{Backend, BackendKey};
 use crate::objects::{Kind, ObjectKey, World};
 use crate::problem::Problem;
-use crate::snapshot::{Backend, BackendKey, Snapshot};
+use crate::snapshot::Snapshot;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IngressBackend;
@@ -18,6 +19,16 @@ pub struct Backends<'a> {
     previous: &'a Snapshot,
     slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
     known: HashMap<BackendKey, Arc<Backend>>,
+    changed: Vec<EndpointChange>,
+}
+
+/// A backend that goes on with other endpoints.
+#[derive(Debug)]
+pub struct EndpointChange {
+    /// Which one.
+    pub backend: Arc<Backend>,
+    /// All its endpoints from now on.
+    pub addresses: Box<[SocketAddr]>,
 }
 
 impl<'a> Backends<'a> {
@@ -30,12 +41,12 @@ impl<'a> Backends<'a> {
                 slices.entry((key.namespace.as_str(), service.as_str())).or_default().push(slice);
             }
         }
-        Backends { world, previous, slices, known: HashMap::new() }
+        Backends { world, previous, slices, known: HashMap::new(), changed: Vec::new() }
     }
 
-    /// All backends that were asked for.
-    pub fn into_map(self) -> HashMap<BackendKey, Arc<Backend>> {
-        self.known
+    /// All backends that were asked for, and which of them have other endpoints than before.
+    pub fn into_parts(self) -> (HashMap<BackendKey, Arc<Backend>>, Vec<EndpointChange>) {
+        (self.known, self.changed)
     }
 
     /// The backend an Ingress names. What is wrong with it becomes a problem of the Ingress, and the
@@ -146,12 +157,21 @@ impl<'a> Backends<'a> {
     }
 
     fn insert(&mut self, key: BackendKey, endpoints: Box<[SocketAddr]>) -> Arc<Backend> {
-        let previous = self.previous.backends.get(&key).map(|previous| &**previous);
-        let backend = self
-            .known
-            .entry(key.clone())
-            .or_insert_with(|| Arc::new(Backend::new(key, endpoints, previous)));
-        backend.clone()
+        if let Some(known) = self.known.get(&key) {
+            return known.clone();
+        }
+        let backend = match self.previous.backends.get(&key) {
+            Some(backend) => {
+                if !backend.endpoints().addresses().eq(endpoints.iter().copied()) {
+                    let backend = backend.clone();
+                    self.changed.push(EndpointChange { backend, addresses: endpoints });
+                }
+                backend.clone()
+            }
+            None => Arc::new(Backend::new(key.clone(), &endpoints)),
+        };
+        self.known.insert(key, backend.clone());
+        backend
     }
 
     fn endpoints(&self, service: &ObjectKey, port: &ServicePort) -> Box<[SocketAddr]> {

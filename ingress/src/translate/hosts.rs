@@ -84,8 +84,8 @@ impl<'a> Hosts<'a> {
         let ingress = claim.route.ingress.clone();
         let settings = claim.route.settings.clone();
         // As in ingress-nginx, a target equal to the path is no rewrite.
-        let target = settings.rewrite_target.as_ref().filter(|target| **target != claim.path);
-        let regex = settings.use_regex || target.is_some();
+        let target = settings.rewriting.target.as_ref().filter(|target| **target != claim.path);
+        let regex = settings.rewriting.use_regex || target.is_some();
         if regex {
             let pattern = self.expression(&claim.path).map_err(|why| {
                 Problem::error(Kind::Ingress, &ingress, format!("{}.path", claim.field), why)
