@@ -9,12 +9,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Where an endpoint is, as objects say it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// An address and port.
+    Ip(SocketAddr),
+    /// The DNS name of an ExternalName Service, and a port: to be resolved, again and again.
+    Name(Arc<str>, u16),
+}
+
 /// A Service and the port an Ingress names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendKey {
     /// The Service.
     pub service: ObjectKey,
-    /// Port number or name, as the Ingress writes it.
+    /// Port number or name, as the Ingress writes it; empty for the first port.
     pub port: String,
     /// Through the cluster IP instead of endpoints.
     pub by_cluster_ip: bool,
@@ -32,7 +41,7 @@ pub struct Backend {
 
 impl Backend {
     /// A backend seen for the first time.
-    pub fn new(key: BackendKey, addresses: &[SocketAddr]) -> Backend {
+    pub fn new(key: BackendKey, addresses: &[Address]) -> Backend {
         let upstream_name = format!("{}-{}-{}", key.service.namespace, key.service.name, key.port);
         let set = EndpointSet::new(addresses, None);
         Backend { key, upstream_name, set: ArcSwap::from_pointee(set) }
@@ -44,7 +53,7 @@ impl Backend {
     }
 
     /// Replaces the endpoints; those that stay keep their state.
-    pub fn replace(&self, addresses: &[SocketAddr]) {
+    pub fn replace(&self, addresses: &[Address]) {
         let next = EndpointSet::new(addresses, Some(&self.set.load()));
         self.set.store(Arc::new(next));
     }
@@ -65,7 +74,11 @@ pub struct EndpointSet {
 }
 
 impl EndpointSet {
-    fn new(addresses: &[SocketAddr], previous: Option<&EndpointSet>) -> EndpointSet {
+    fn new(addresses: &[Address], previous: Option<&EndpointSet>) -> EndpointSet {
+        let addresses = addresses.iter().filter_map(|address| match address {
+            Address::Ip(address) => Some(address),
+            Address::Name(..) => None,
+        });
         let known = |address: &SocketAddr| {
             let mut all = previous.iter().flat_map(|set| set.all.iter());
             all.find(|endpoint| endpoint.address == *address).cloned()
@@ -74,7 +87,7 @@ impl EndpointSet {
             known(address).unwrap_or_else(|| Arc::new(Endpoint { address: *address }))
         };
         let next = previous.map_or(0, |set| set.next.load(Ordering::Relaxed));
-        EndpointSet { all: addresses.iter().map(endpoint).collect(), next: AtomicUsize::new(next) }
+        EndpointSet { all: addresses.map(endpoint).collect(), next: AtomicUsize::new(next) }
     }
 
     /// Nothing to send requests to.
@@ -113,8 +126,8 @@ mod tests {
         Backend::new(key, &addresses(endpoints))
     }
 
-    fn addresses(endpoints: &[&str]) -> Vec<SocketAddr> {
-        endpoints.iter().map(|e| e.parse().unwrap()).collect()
+    fn addresses(endpoints: &[&str]) -> Vec<Address> {
+        endpoints.iter().map(|e| Address::Ip(e.parse().unwrap())).collect()
     }
 
     fn pick(backend: &Backend, tried: &[SocketAddr]) -> Option<SocketAddr> {

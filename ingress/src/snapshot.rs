@@ -30,6 +30,11 @@ pub struct Route {
     pub resources: Arc<Resources>,
     /// A rewrite bound to the path.
     pub rewrite: Option<Rewrite>,
+    /// Takes over some of the requests.
+    pub canary: Option<Arc<CanaryRoute>>,
+    /// The Service of the `default-backend` annotation, by its first port: for `custom-http-errors`, and
+    /// in place of `backend` while that has no endpoints. `None` also if the Service is not there.
+    pub default_backend: Option<Arc<Backend>>,
     /// Answers 503: its configuration is wrong in a way that must not be served.
     pub closed: bool,
 }
@@ -41,6 +46,18 @@ impl Route {
     }
 }
 
+/// The variant of a route: another Ingress with `canary` for the same host, path and path type. The
+/// location stays the main one's in everything but the choice of endpoints.
+#[derive(Debug)]
+pub struct CanaryRoute {
+    /// The Ingress it comes from.
+    pub ingress: ObjectKey,
+    /// Its settings: `canary` says which requests it takes.
+    pub settings: Arc<Settings>,
+    /// Where they go.
+    pub backend: Arc<Backend>,
+}
+
 /// The rules of one host.
 #[derive(Debug)]
 pub struct HostRoutes {
@@ -48,6 +65,8 @@ pub struct HostRoutes {
     pub matcher: Matcher<Arc<Route>>,
     /// `spec.defaultBackend` of the Ingress that first named the host.
     pub fallback: Option<Arc<Route>>,
+    /// The host is here only to send clients to this one (`from-to-www-redirect`): there are no rules.
+    pub www_redirect: Option<Arc<str>>,
     /// The host is named under `spec.tls`.
     pub tls: bool,
 }

@@ -249,6 +249,8 @@ impl Run<'_> {
             settings: Arc::new(self.policy.defaults.clone()),
             resources: Arc::default(),
             rewrite: None,
+            canary: None,
+            default_backend: None,
             closed: false,
         }))
     }
@@ -263,6 +265,8 @@ fn route(scope: &Scope<'_>, host: &str, path: &str, backend: Arc<Backend>) -> Ro
         settings: scope.settings.clone(),
         resources: scope.resources.clone(),
         rewrite: None,
+        canary: None,
+        default_backend: None,
         closed: scope.closed,
     }
 }

@@ -11,7 +11,7 @@ const ROWS: &[Row] = &[
     honoured("force-ssl-redirect"),
     honoured("preserve-trailing-slash"),
     refused("app-root", NOT_YET),
-    refused("from-to-www-redirect", NOT_YET),
+    honoured("from-to-www-redirect"),
     refused("permanent-redirect", NOT_YET),
     refused("permanent-redirect-code", NOT_YET),
     refused("temporal-redirect", NOT_YET),
@@ -26,13 +26,20 @@ pub struct Redirects {
     pub to_https: bool,
     /// `force-ssl-redirect`: 308 to https whether or not the host has one.
     pub to_https_always: bool,
+    /// `from-to-www-redirect`: `HostRoutes::www_redirect` of the other host is what it leads to.
+    pub from_to_www: bool,
     /// `preserve-trailing-slash`, of redirects to https.
     pub keep_trailing_slash: bool,
 }
 
 impl Default for Redirects {
     fn default() -> Redirects {
-        Redirects { to_https: true, to_https_always: false, keep_trailing_slash: false }
+        Redirects {
+            to_https: true,
+            to_https_always: false,
+            from_to_www: false,
+            keep_trailing_slash: false,
+        }
     }
 }
 
@@ -45,6 +52,7 @@ impl Group for Redirects {
         match name {
             "ssl-redirect" => self.to_https = boolean(value)?,
             "force-ssl-redirect" => self.to_https_always = boolean(value)?,
+            "from-to-www-redirect" => self.from_to_www = boolean(value)?,
             "preserve-trailing-slash" => self.keep_trailing_slash = boolean(value)?,
             _ => return Err(Refusal::Unknown),
         }

@@ -17,7 +17,7 @@ const ROWS: &[Row] = &[
     refused("cors-max-age", NOT_YET),
     refused("custom-headers", NOT_YET),
     refused("custom-http-errors", NOT_YET),
-    refused("default-backend", NOT_YET),
+    honoured("default-backend"),
     refused("disable-proxy-intercept-errors", NOT_YET),
     refused("proxy-cookie-domain", NOT_YET),
     refused("proxy-cookie-path", NOT_YET),
@@ -49,6 +49,8 @@ const ROWS: &[Row] = &[
 pub struct Response {
     /// `upstream-vhost`: the Host header for endpoints.
     pub upstream_host: Option<String>,
+    /// `default-backend`: a Service; `Route::default_backend` is what it leads to.
+    pub default_backend: Option<ObjectKey>,
 }
 
 impl Group for Response {
@@ -56,13 +58,23 @@ impl Group for Response {
         ROWS
     }
 
-    fn apply(&mut self, name: &str, value: &str, _: &ObjectKey) -> Result<(), Refusal> {
+    fn apply(&mut self, name: &str, value: &str, ingress: &ObjectKey) -> Result<(), Refusal> {
         match name {
             "upstream-vhost" => self.upstream_host = Some(header_value(value)?),
+            "default-backend" => self.default_backend = Some(service(value, ingress)?),
             _ => return Err(Refusal::Unknown),
         }
         Ok(())
     }
+}
+
+/// A Service of the Ingress's own namespace.
+fn service(value: &str, ingress: &ObjectKey) -> Result<ObjectKey, Refusal> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if value.is_empty() || !value.bytes().all(allowed) {
+        return Err(Refusal::invalid("want the name of a Service in the namespace of the Ingress"));
+    }
+    Ok(ObjectKey::new(&ingress.namespace, value))
 }
 
 const SNIPPET: &str =

@@ -1,16 +1,14 @@
 //! What the endpoint sees as path.
 
-use super::values::{Refusal, boolean, header_value};
-use super::{Group, Row, honoured, refused};
+use super::values::{Refusal, boolean, header_value, list};
+use super::{Group, Row, honoured};
 use crate::objects::ObjectKey;
-
-const NOT_YET: &str = "not honoured yet";
 
 const ROWS: &[Row] = &[
     honoured("rewrite-target"),
     honoured("use-regex"),
     honoured("x-forwarded-prefix"),
-    refused("server-alias", NOT_YET),
+    honoured("server-alias"),
 ];
 
 /// Rewriting of a location.
@@ -22,6 +20,8 @@ pub struct Rewriting {
     pub use_regex: bool,
     /// `x-forwarded-prefix`.
     pub forwarded_prefix: Option<String>,
+    /// `server-alias`: other names of the hosts, lower-case.
+    pub server_aliases: Vec<String>,
 }
 
 impl Group for Rewriting {
@@ -34,8 +34,24 @@ impl Group for Rewriting {
             "rewrite-target" => self.target = Some(value.to_owned()).filter(|v| !v.is_empty()),
             "use-regex" => self.use_regex = boolean(value)?,
             "x-forwarded-prefix" => self.forwarded_prefix = Some(header_value(value)?),
+            "server-alias" => self.server_aliases = aliases(value)?,
             _ => return Err(Refusal::Unknown),
         }
         Ok(())
     }
+}
+
+/// Names of hosts; expressions, which nginx would take, are refused.
+fn aliases(value: &str) -> Result<Vec<String>, Refusal> {
+    let mut names: Vec<String> = list(value).map(str::to_ascii_lowercase).collect();
+    names.sort();
+    names.dedup();
+    let is_name =
+        |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.*_".contains(&b));
+    if !names.iter().all(is_name) {
+        let why = "it holds a name that is not one of a host: expressions are not taken here; \
+                   write the hosts out, or use a wildcard such as *.example.com";
+        return Err(Refusal::Refused(why.into()));
+    }
+    Ok(names)
 }

@@ -1,6 +1,6 @@
 //! Service and port of an Ingress backend to addresses, from EndpointSlices or Endpoints.
 
-use crate::balance::{Backend, BackendKey};
+use crate::balance::{Address, Backend, BackendKey};
 use crate::objects::{Kind, ObjectKey, World};
 use crate::problem::Problem;
 use crate::snapshot::Snapshot;
@@ -28,7 +28,7 @@ pub struct EndpointChange {
     /// Which one.
     pub backend: Arc<Backend>,
     /// All its endpoints from now on.
-    pub addresses: Box<[SocketAddr]>,
+    pub addresses: Box<[Address]>,
 }
 
 impl<'a> Backends<'a> {
@@ -149,20 +149,20 @@ impl<'a> Backends<'a> {
             return known.clone();
         }
         let endpoints = if key.by_cluster_ip {
-            cluster_ip(service, port).into_iter().collect()
+            cluster_ip(service, port).map(Address::Ip).into_iter().collect()
         } else {
             self.endpoints(&key.service, port)
         };
         self.insert(key, endpoints)
     }
 
-    fn insert(&mut self, key: BackendKey, endpoints: Box<[SocketAddr]>) -> Arc<Backend> {
+    fn insert(&mut self, key: BackendKey, endpoints: Box<[Address]>) -> Arc<Backend> {
         if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
         let backend = match self.previous.backends.get(&key) {
             Some(backend) => {
-                if !backend.endpoints().addresses().eq(endpoints.iter().copied()) {
+                if !backend.endpoints().addresses().map(Address::Ip).eq(endpoints.iter().cloned()) {
                     let backend = backend.clone();
                     self.changed.push(EndpointChange { backend, addresses: endpoints });
                 }
@@ -174,7 +174,7 @@ impl<'a> Backends<'a> {
         backend
     }
 
-    fn endpoints(&self, service: &ObjectKey, port: &ServicePort) -> Box<[SocketAddr]> {
+    fn endpoints(&self, service: &ObjectKey, port: &ServicePort) -> Box<[Address]> {
         let name = port.name.as_deref().unwrap_or_default();
         let mut found = Found::default();
         match self.slices.get(&(service.namespace.as_str(), service.name.as_str())) {
@@ -235,8 +235,9 @@ impl Found {
     }
 
     /// Ready endpoints; where there are none, those that still serve while they terminate (KEP-1669).
-    fn into_addresses(self) -> Box<[SocketAddr]> {
-        if self.ready.is_empty() { self.serving } else { self.ready }.into_iter().collect()
+    fn into_addresses(self) -> Box<[Address]> {
+        let chosen = if self.ready.is_empty() { self.serving } else { self.ready };
+        chosen.into_iter().map(Address::Ip).collect()
     }
 }
 

@@ -180,6 +180,11 @@ impl<'a> Hosts<'a> {
             let rules = host.claims.into_iter().map(|c| (c.path_type, c.path, Arc::new(c.route)));
             Matcher::Paths(PathMatcher::new(rules))
         };
-        HostRoutes { matcher, fallback: host.fallback.map(Arc::new), tls: host.tls }
+        HostRoutes {
+            matcher,
+            fallback: host.fallback.map(Arc::new),
+            www_redirect: None,
+            tls: host.tls,
+        }
     }
 }
