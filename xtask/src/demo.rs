@@ -3,6 +3,7 @@
 
 mod bring_up;
 mod forward;
+mod https;
 mod look_around;
 mod measure;
 mod outside;

@@ -8,10 +8,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use anyhow::{Context, ensure};
 use podium_tests::fabric::CONTROL_ADDRESS;
 
-use crate::demo::{Demo, forward};
+use crate::demo::{Demo, forward, https};
 
 const API_PORT: u16 = 6443;
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// Opens the ways in and prints how to use them.
 pub fn offer(demo: &Demo) -> anyhow::Result<()> {
@@ -19,7 +20,8 @@ pub fn offer(demo: &Demo) -> anyhow::Result<()> {
     let api = SocketAddr::from((CONTROL_ADDRESS, API_PORT));
     let api_here = forward::start(control.netns.open()?, api)?;
     let node = &demo.cluster.nodes[0];
-    let web = forward::start(node.netns.open()?, SocketAddr::from((node.address, HTTP_PORT)))?;
+    let way_in = |port| forward::start(node.netns.open()?, SocketAddr::from((node.address, port)));
+    let (web, secure) = (way_in(HTTP_PORT)?, way_in(HTTPS_PORT)?);
     let kubeconfig = demo.cluster.workdir().path().join("kubeconfig");
     let text = fs::read_to_string(control.admin_kubeconfig()).context("read admin.kubeconfig")?;
     let here = text.replace(&api.to_string(), &api_here.to_string());
@@ -36,6 +38,9 @@ pub fn offer(demo: &Demo) -> anyhow::Result<()> {
     println!("  {kubectl} scale deployment ml-model-serving --replicas=20");
     println!("  {kubectl} logs job/model-train-job");
     println!("  curl http://{web}/app");
+    let certificate = https::certificate(demo);
+    let (host, certificate) = (https::HOST, certificate.display());
+    println!("  curl --cacert {certificate} --connect-to {host}:443:{secure} https://{host}/app");
     let netns = node.netns.name();
     println!("  nsenter --net=/run/netns/{netns} ip route    # the first node's own view");
     println!("\nLogs of every program: {}/*.log\n", demo.cluster.workdir().path().display());

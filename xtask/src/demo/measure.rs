@@ -10,6 +10,7 @@ use podium_tests::wait::wait_until;
 use serde_json::Value;
 
 use crate::demo::Demo;
+use crate::demo::https;
 use crate::demo::outside;
 use crate::demo::pods;
 use crate::demo::section::Section;
@@ -18,8 +19,8 @@ use crate::demo::section::Section;
 pub type Measure = fn(&mut Demo) -> anyhow::Result<Section>;
 
 /// All of them, in the order of the report.
-pub const ALL: [Measure; 8] =
-    [ingress, gateway, spread, latency, kill, delete, job, outside::measure];
+pub const ALL: [Measure; 9] =
+    [ingress, https::measure, gateway, spread, latency, kill, delete, job, outside::measure];
 
 const MODEL_SELECTOR: &str = "app=ml-model";
 const LOAD_SECONDS: u64 = 8;
@@ -226,7 +227,8 @@ fn curl(demo: &Demo, url: &str) -> anyhow::Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("read the answer of {url}"))
 }
 
-fn pods_in(seen: &Value) -> usize {
+/// How many pods answered.
+pub fn pods_in(seen: &Value) -> usize {
     seen["pods"].as_object().map_or(0, serde_json::Map::len)
 }
 

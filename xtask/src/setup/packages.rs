@@ -12,7 +12,7 @@ use crate::Unusable;
 use crate::build;
 
 /// Packages, and a program or a file that shows that one is there.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("gcc", "cc"),
     ("g++", "c++"),
     ("libc6-dev", "/usr/include/stdio.h"),
@@ -24,6 +24,7 @@ const PACKAGES: [(&str, &str); 12] = [
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("iproute2", "ip"),
     ("curl", "curl"),
+    ("openssl", "openssl"),
     ("util-linux", "nsenter"),
 ];
 
