@@ -18,6 +18,7 @@ mod balance;
 mod certificates;
 mod class;
 mod controller;
+mod http_client;
 mod listener;
 mod matcher;
 mod metrics;

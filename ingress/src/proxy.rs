@@ -16,6 +16,7 @@ mod target;
 mod upstream;
 
 use crate::access_log::{AccessLog, Entry};
+use crate::http_client::HttpClient;
 use crate::listener::header_deadline;
 use crate::metrics::Metrics;
 use crate::rewrite::Rewritten;
@@ -50,6 +51,8 @@ pub struct IngressProxy {
     pub metrics: Arc<Metrics>,
     /// The access log, if there is one.
     pub access_log: Option<AccessLog>,
+    /// For requests of our own: to authorities and mirrors.
+    pub http_client: HttpClient,
 }
 
 /// What is known of a request so far.

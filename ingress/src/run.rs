@@ -7,6 +7,7 @@ use crate::annotations::redirects::Redirects;
 use crate::certificates::{Certificate, CertificateError};
 use crate::class::ClassSelection;
 use crate::controller::Controller;
+use crate::http_client::HttpClient;
 use crate::listener::{self, BindError, Connections};
 use crate::metrics::Metrics;
 use crate::objects::ObjectKey;
@@ -207,6 +208,7 @@ fn proxy(
         https_enabled: !config.https.is_empty(),
         metrics,
         access_log,
+        http_client: HttpClient::new()?,
     };
     let conf = ServerConf {
         upstream_keepalive_pool_size: config.upstream_keepalive_connections,
