@@ -32,7 +32,7 @@ impl Drop for Ingress {
 
 /// A loopback address of its own for each instance: a port that was free a moment ago may since be the
 /// other end of somebody's connection, an address nobody else uses stays free.
-fn own_address() -> IpAddr {
+pub fn own_address() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     IpAddr::from([127, high | 1, low, NEXT.fetch_add(1, Ordering::Relaxed)])

@@ -12,7 +12,7 @@ use crate::Unusable;
 use crate::build;
 
 /// Packages, and a program or a file that shows that one is there.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("gcc", "cc"),
     ("g++", "c++"),
     ("libc6-dev", "/usr/include/stdio.h"),
@@ -26,7 +26,14 @@ const PACKAGES: [(&str, &str); 13] = [
     ("curl", "curl"),
     ("openssl", "openssl"),
     ("util-linux", "nsenter"),
+    // The tests of the ingress controller compare it with nginx and load it with h2load.
+    ("nginx-light", "nginx"),
+    ("libnginx-mod-http-headers-more-filter", HEADERS_MORE),
+    ("nghttp2-client", "h2load"),
 ];
+
+/// The module of nginx that ingress-nginx sets response headers with.
+const HEADERS_MORE: &str = "/usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so";
 
 /// Tells maintainer scripts whether to start services (Debian Policy 9.3.3, invoke-rc.d).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
