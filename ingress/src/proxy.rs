@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use connection::Connection;
 pub use headers::ForwardedTrust;
-use http::{StatusCode, Version, header};
+use http::{Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -71,6 +71,10 @@ impl IngressProxy {
     async fn admit(&self, session: &Session, state: &mut RequestState) -> Result<(), Answer> {
         let request = session.req_header();
         let target = RequestTarget::read(request).ok_or(Answer::status(400))?;
+        if request.method == Method::TRACE {
+            // As nginx: it would show a client what is added for endpoints.
+            return Err(Answer::status(405));
+        }
         let (route, host) = {
             let snapshot = self.snapshot.load();
             let (route, host_has_tls) = snapshot.route(&target.host, &target.path);

@@ -69,19 +69,30 @@ impl Rewrite {
 
     /// Applies the rewrite to a normalised path. `quoted` says that the client sent percent escapes.
     /// `None` when the path does not match, which a matched location rules out.
+    ///
+    /// A path is escaped as a whole. Captures in a query or a Location are escaped where the client
+    /// itself escaped something or wrote a `+`, as nginx does it, and where a query would be none
+    /// otherwise.
     pub fn apply(&self, path: &[u8], query: Option<&[u8]>, quoted: bool) -> Option<Rewritten> {
         let captures = self.pattern.captures(path)?;
         let mut new_path = Vec::with_capacity(path.len() + 16);
-        expand(&mut new_path, &self.path, &captures, None);
+        let escaped = quoted || path.contains(&b'+');
+        let in_location = (self.redirect && escaped).then_some(Escape::Location);
+        expand(&mut new_path, &self.path, &captures, in_location);
         let mut out = Vec::with_capacity(new_path.len() + query.map_or(0, |q| q.len() + 1));
-        if quoted && !self.redirect {
-            escape_into(&mut out, &new_path, Escape::Path);
-        } else {
+        if self.redirect {
             out = new_path;
+        } else {
+            escape_into(&mut out, &new_path, Escape::Path);
         }
         if let Some(parts) = &self.query {
             out.push(b'?');
-            expand(&mut out, parts, &captures, quoted.then_some(Escape::Args));
+            let no_query = || path.iter().any(|b| *b <= b' ' || b"\"<>\x7f".contains(b));
+            let in_query = match self.redirect {
+                true => in_location,
+                false => (escaped || no_query()).then_some(Escape::Args),
+            };
+            expand(&mut out, parts, &captures, in_query);
         }
         if let Some(query) = query.filter(|query| self.keep_query && !query.is_empty()) {
             out.push(if self.query.is_some() { b'&' } else { b'?' });
@@ -207,6 +218,10 @@ mod tests {
         check("/a/(.*)", "/$1", "/a/b%20c", "/b%20c");
         check("/a/(.*)", "/x?p=$1", "/a/b%26c", "/x?p=b%26c");
         check("/a/(.*)", "/$1", "/a//b/../c", "/c");
+        check("/a/(.*)", "/$1", "/a/\"b\"|é", "/%22b%22%7C%C3%A9");
+        check("/a/(.*)", "/x?p=$1", "/a/b&c", "/x?p=b&c");
+        check("/a/(.*)", "/x?p=$1", "/a/b&c+d", "/x?p=b%26c%2Bd");
+        check("/a/(.*)", "/x?p=$1", "/a/\"b\"", "/x?p=%22b%22");
     }
 
     #[test]
@@ -217,6 +232,7 @@ mod tests {
             "/old/page?x=1",
             "302 https://new.example/page?x=1",
         );
+        check("/old/(.*)", "https://new.example/$1", "/old/a%20b", "302 https://new.example/a%20b");
     }
 
     #[test]

@@ -140,6 +140,9 @@ pub enum Escape {
     Path,
     /// A value placed into the query (`NGX_ESCAPE_ARGS`).
     Args,
+    /// A value placed into a Location: what nginx leaves of `NGX_ESCAPE_ARGS` after
+    /// `NGX_UNESCAPE_REDIRECT`.
+    Location,
 }
 
 /// Appends `text` to `out`, percent-encoding what nginx encodes there.
@@ -147,9 +150,9 @@ pub fn escape_into(out: &mut Vec<u8>, text: &[u8], escape: Escape) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in text {
         let special = match byte {
-            0..=b' ' | 0x7f..=0xff => true,
-            b'"' | b'#' | b'%' | b'<' | b'>' | b'?' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => {
-                true
+            0..=b' ' | 0x7f..=0xff | b'"' | b'#' | b'%' => true,
+            b'<' | b'>' | b'?' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => {
+                escape != Escape::Location
             }
             b'&' | b'+' | b';' => escape == Escape::Args,
             _ => false,
@@ -221,12 +224,15 @@ mod tests {
     }
 
     #[test]
-    fn escapes_follow_the_two_tables() {
+    fn escapes_follow_the_tables() {
         let mut path = Vec::new();
         escape_into(&mut path, "/a b&c+é%".as_bytes(), Escape::Path);
         assert_eq!(path, b"/a%20b&c+%C3%A9%25");
         let mut args = Vec::new();
         escape_into(&mut args, b"a&b=c+d", Escape::Args);
         assert_eq!(args, b"a%26b=c%2Bd");
+        let mut location = Vec::new();
+        escape_into(&mut location, b"a b&c+<d>%", Escape::Location);
+        assert_eq!(location, b"a%20b&c+<d>%25");
     }
 }

@@ -68,6 +68,8 @@ pub async fn respond(session: &mut Session, answer: Answer, state: &RequestState
 }
 
 fn page(status: u16, reason: &str) -> Bytes {
+    // nginx's status line of a 302 says something else than its page.
+    let reason = if status == 302 { "Found" } else { reason };
     let title = format!("{status} {reason}");
     Bytes::from(format!(
         "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n\
@@ -87,6 +89,7 @@ fn reason(status: u16) -> &'static str {
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
+        405 => "Not Allowed",
         408 => "Request Time-out",
         413 => "Request Entity Too Large",
         502 => "Bad Gateway",

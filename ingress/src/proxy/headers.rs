@@ -3,11 +3,14 @@
 use super::connection::Connection;
 use crate::snapshot::Route;
 use http::HeaderValue;
-use http::header::{HOST, HeaderMap};
+use http::header::{HOST, HeaderMap, HeaderName};
 use ipnet::IpNet;
 use pingora::Result;
 use pingora::http::RequestHeader;
 use std::net::{IpAddr, Ipv4Addr};
+
+/// The host of a request that names none.
+const NO_HOST: HeaderValue = HeaderValue::from_static("_");
 
 /// Whose `X-Forwarded-*` headers are believed.
 #[derive(Clone, Debug, Default)]
@@ -107,20 +110,22 @@ pub fn write(upstream: &mut RequestHeader, forwarded: &mut Forwarded, route: &Ro
         let authority = || HeaderValue::from_str(upstream.uri.authority()?.as_str()).ok();
         upstream.headers.get(HOST).cloned().or_else(authority)
     });
+    if host.is_none() {
+        // HTTP/1.0 needs none, HTTP/1.1 to the endpoint does: nginx names its default server.
+        upstream.insert_header(HOST, NO_HOST)?;
+    }
     let request_id = request_id(upstream);
     forwarded.request_id = Some(request_id.clone());
-    let port =
-        forwarded.forwarded_port.clone().unwrap_or_else(|| HeaderValue::from(forwarded.port));
-    match upstream.headers.get("x-forwarded-for").cloned() {
-        Some(original) => upstream.insert_header("X-Original-Forwarded-For", original)?,
-        None => drop(upstream.remove_header("X-Original-Forwarded-For")),
-    }
+    // Clients reach https at its own port, whatever the listener binds.
+    let own_port = if forwarded.tls { 443 } else { forwarded.port };
+    let port = forwarded.forwarded_port.clone().unwrap_or_else(|| HeaderValue::from(own_port));
+    drop_unusual_names(upstream);
+    keep_original(upstream, "X-Forwarded-For", "X-Original-Forwarded-For")?;
+    keep_original(upstream, "X-Forwarded-Host", "X-Original-Forwarded-Host")?;
     upstream.insert_header("X-Request-ID", request_id)?;
     upstream.insert_header("X-Real-IP", client.clone())?;
     upstream.insert_header("X-Forwarded-For", client)?;
-    if let Some(host) = host {
-        upstream.insert_header("X-Forwarded-Host", host)?;
-    }
+    upstream.insert_header("X-Forwarded-Host", host.unwrap_or(NO_HOST))?;
     upstream.insert_header("X-Forwarded-Port", port)?;
     upstream.insert_header("X-Forwarded-Proto", scheme.clone())?;
     upstream.insert_header("X-Forwarded-Scheme", scheme.clone())?;
@@ -134,6 +139,36 @@ pub fn write(upstream: &mut RequestHeader, forwarded: &mut Forwarded, route: &Ro
     }
     if let Some(vhost) = &route.settings.response.upstream_host {
         upstream.insert_header(HOST, vhost.as_str())?;
+    }
+    Ok(())
+}
+
+/// Removes headers nginx would ignore (`underscores_in_headers off`, `ignore_invalid_headers on`). A CGI
+/// endpoint takes `X_Real_IP` for `X-Real-IP`.
+fn drop_unusual_names(upstream: &mut RequestHeader) {
+    let usual = |name: &HeaderName| {
+        name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    while let Some(name) = upstream.headers.keys().find(|name| !usual(name)).cloned() {
+        upstream.remove_header(&name);
+    }
+}
+
+/// Passes on what the client sent as `from` under the name `to`, and nothing else under that name.
+fn keep_original(upstream: &mut RequestHeader, from: &str, to: &'static str) -> Result<()> {
+    let mut values = upstream.headers.get_all(from).iter();
+    let joined = match (values.next(), values.next()) {
+        (None, _) => None,
+        (Some(only), None) => Some(only.clone()),
+        _ => {
+            let all: Vec<&[u8]> =
+                upstream.headers.get_all(from).iter().map(HeaderValue::as_bytes).collect();
+            HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
+        }
+    };
+    match joined {
+        Some(original) => upstream.insert_header(to, original)?,
+        None => drop(upstream.remove_header(to)),
     }
     Ok(())
 }

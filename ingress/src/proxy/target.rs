@@ -23,7 +23,12 @@ pub struct RequestTarget<'a> {
 impl<'a> RequestTarget<'a> {
     /// Reads a request; `None` where it has to be answered 400.
     pub fn read(request: &'a RequestHeader) -> Option<RequestTarget<'a>> {
-        let target = Target::parse(request.raw_path())?;
+        // nginx knows no other characters in methods, and no `*` for a path.
+        let known = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b'_' | b'-');
+        if !request.method.as_str().bytes().all(known) {
+            return None;
+        }
+        let target = Target::parse(request.raw_path()).filter(|t| t.path.starts_with(b"/"))?;
         let normalized = uri::normalize(target.path)?;
         let named = match target.authority {
             Some(authority) => Some(authority),
@@ -62,7 +67,9 @@ impl<'a> RequestTarget<'a> {
 
     /// The same request over https, as ingress-nginx writes it: one trailing slash goes unless kept.
     pub fn https_location(&self, port: Option<u16>, keep_trailing_slash: bool) -> Vec<u8> {
-        let mut location = format!("https://{}", self.host).into_bytes();
+        // Without a host nginx names its default server.
+        let host = if self.host.is_empty() { "_" } else { &self.host };
+        let mut location = format!("https://{host}").into_bytes();
         if let Some(port) = port.filter(|port| *port != 443) {
             location.extend_from_slice(format!(":{port}").as_bytes());
         }
@@ -87,10 +94,13 @@ fn host_name(authority: &[u8]) -> Option<Cow<'_, str>> {
     } else {
         text.split_once(':').map_or(text, |(host, _)| host)
     };
-    let host = host.strip_suffix('.').unwrap_or(host);
     let forbidden =
         |b: u8| b <= b' ' || b >= 0x7f || matches!(b, b'/' | b'\\' | b'@' | b'?' | b'#');
     if host.is_empty() || host.contains("..") || host.bytes().any(forbidden) {
+        return None;
+    }
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.is_empty() {
         return None;
     }
     if host.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -119,12 +129,27 @@ mod tests {
             ("shop.example.", Some("shop.example")),
             ("[::1]:80", Some("[::1]")),
             ("a..b", None),
+            ("..", None),
+            (".", None),
             ("", None),
             ("a/b", None),
             (":80", None),
         ] {
             assert_eq!(host_name(sent.as_bytes()).as_deref(), host, "{sent}");
         }
+    }
+
+    #[test]
+    fn other_methods_and_targets_are_refused() {
+        for (method, sent) in [("get", "/"), ("G.T", "/"), ("OPTIONS", "*"), ("GET", "x")] {
+            let mut request = request("/", Some("a.example"));
+            request.set_raw_path(sent.as_bytes()).unwrap();
+            request.set_method(method.parse().unwrap());
+            assert!(RequestTarget::read(&request).is_none(), "{method} {sent}");
+        }
+        let mut search = request("/", Some("a.example"));
+        search.set_method("M-SEARCH".parse().unwrap());
+        assert!(RequestTarget::read(&search).is_some());
     }
 
     #[test]

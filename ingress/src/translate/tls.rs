@@ -31,6 +31,12 @@ pub fn certificates(
     let mut table = CertificateTable::default();
     for (key, ingress) in selected {
         let Some(spec) = &ingress.spec else { continue };
+        if spec.tls.as_ref().is_some_and(|tls| !tls.is_empty()) {
+            // As ingress-nginx: "if TLS is enabled for that Ingress", all its hosts are redirected.
+            for rule in spec.rules.iter().flatten() {
+                hosts.mark_tls(&rule.host.as_deref().unwrap_or_default().to_ascii_lowercase());
+            }
+        }
         for (at, tls) in spec.tls.iter().flatten().enumerate() {
             let name = tls.secret_name.as_deref().filter(|name| !name.is_empty());
             let certificate = name.and_then(|name| {
