@@ -93,7 +93,8 @@ fn compare(world: &World, requests: &[Request]) -> (Vec<String>, BTreeSet<&'stat
                 // Where even the status may differ, so may all the rest.
                 Some(exception) => {
                     used.insert(exception.name);
-                    excused |= ["status", "service"].contains(&difference.what.as_str());
+                    excused |=
+                        ["status", "service", "requests seen"].contains(&difference.what.as_str());
                 }
                 None => unexplained.push(difference),
             }
