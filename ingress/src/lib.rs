@@ -34,6 +34,7 @@ mod source;
 mod status_server;
 mod translate;
 mod uri;
+mod variables;
 
 pub use annotations::values::parse_size;
 pub use run::{AccessLogFormat, Config, RunError, Source, run};

@@ -21,6 +21,7 @@ use crate::listener::header_deadline;
 use crate::metrics::Metrics;
 use crate::rewrite::Rewritten;
 use crate::snapshot::{Route, Snapshot};
+use crate::variables::Values;
 use answers::Answer;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -45,8 +46,8 @@ pub struct IngressProxy {
     pub trust: ForwardedTrust,
     /// The https port to name in redirects; `None` leaves it to the default.
     pub https_redirect_port: Option<u16>,
-    /// There is an https listener to redirect to.
-    pub https_enabled: bool,
+    /// Our https port, if there is a listener to redirect to.
+    pub https_port: Option<u16>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The access log, if there is one.
@@ -77,17 +78,25 @@ impl IngressProxy {
         }
         let (route, host) = {
             let snapshot = self.snapshot.load();
-            let (route, host_has_tls) = snapshot.route(&target.host, &target.path);
-            let certified = host_has_tls || snapshot.certificates.get(&target.host).is_some();
-            (route.cloned(), redirects::Host { certified: certified && self.https_enabled })
+            let rules = snapshot.host(&target.host);
+            if let Some(rules) = rules.filter(|rules| rules.sends_elsewhere()) {
+                let values = values(request, &target, state, None);
+                redirects::of_host(self, rules, &values, &state.forwarded)?;
+            }
+            let route = snapshot.route_by(rules, &target.path);
+            let certified = rules.is_some_and(|rules| rules.tls)
+                || snapshot.certificates.get(&target.host).is_some();
+            (route.cloned(), redirects::Host { certified: certified && self.https_port.is_some() })
         };
         let route = route.ok_or(Answer::status(404))?;
         state.route = Some(route.clone());
         limits::body(&route.settings.limits, request)?;
-        redirects::check(self, &route, host, &target, &state.forwarded)?;
         if route.closed {
             return Err(Answer::status(503));
         }
+        let values = values(request, &target, state, Some(&route));
+        redirects::everything(&route, &values)?;
+        redirects::to_https(self, &route, host, &target, &values, &state.forwarded)?;
         limits::rates(&route, state)?;
         access::check(&route, session, state).await?;
         if route.backend.endpoints().is_empty() {
@@ -99,7 +108,7 @@ impl IngressProxy {
                 match rewrite.apply(&target.path, target.query.as_deref(), target.quoted) {
                     Some(Rewritten::Path(path)) => state.upstream_target = Some(path),
                     Some(Rewritten::Redirect(location)) => {
-                        return Err(Answer::redirect(302, &location));
+                        return Err(Answer::redirect(302, location));
                     }
                     None => {}
                 }
@@ -107,6 +116,27 @@ impl IngressProxy {
             None => state.upstream_target = target.origin_form,
         }
         Ok(())
+    }
+}
+
+/// What variables stand for in a request.
+fn values<'a>(
+    request: &'a RequestHeader,
+    target: &'a RequestTarget<'_>,
+    state: &'a RequestState,
+    route: Option<&'a Route>,
+) -> Values<'a> {
+    Values {
+        request,
+        request_uri: target.request_uri(),
+        path: &target.path,
+        host: &target.host,
+        tls: state.connection.tls,
+        forwarded_scheme: state.forwarded.scheme(),
+        client: state.forwarded.client,
+        port: state.connection.port,
+        request_id: state.forwarded.request_id(),
+        route,
     }
 }
 

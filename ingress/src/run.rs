@@ -205,7 +205,7 @@ fn proxy(
         snapshot,
         trust: ForwardedTrust { proxies: config.trusted_proxies.clone() },
         https_redirect_port: config.https_redirect_port,
-        https_enabled: !config.https.is_empty(),
+        https_port: config.https.first().map(SocketAddr::port),
         metrics,
         access_log,
         http_client: HttpClient::new()?,

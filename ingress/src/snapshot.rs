@@ -67,8 +67,17 @@ pub struct HostRoutes {
     pub fallback: Option<Arc<Route>>,
     /// The host is here only to send clients to this one (`from-to-www-redirect`): there are no rules.
     pub www_redirect: Option<Arc<str>>,
+    /// `/` of the host is redirected to this path (`app-root`), whatever serves it otherwise.
+    pub app_root: Option<Arc<str>>,
     /// The host is named under `spec.tls`.
     pub tls: bool,
+}
+
+impl HostRoutes {
+    /// Some or all of its requests are redirected before a rule is looked for.
+    pub fn sends_elsewhere(&self) -> bool {
+        self.www_redirect.is_some() || self.app_root.is_some()
+    }
 }
 
 /// Everything a request needs.
@@ -105,10 +114,13 @@ impl Snapshot {
             .or(self.any_host.as_ref())
     }
 
-    /// The route for a host and a normalised path, and whether the host has TLS.
-    pub fn route(&self, host: &str, path: &[u8]) -> (Option<&Arc<Route>>, bool) {
-        let rules = self.host(host);
+    /// The route by the rules of a host for a normalised path.
+    pub fn route_by<'a>(
+        &'a self,
+        rules: Option<&'a Arc<HostRoutes>>,
+        path: &[u8],
+    ) -> Option<&'a Arc<Route>> {
         let route = rules.and_then(|rules| rules.matcher.find(path).or(rules.fallback.as_ref()));
-        (route.or(self.fallback.as_ref()), rules.is_some_and(|rules| rules.tls))
+        route.or(self.fallback.as_ref())
     }
 }

@@ -176,6 +176,9 @@ impl Run<'_> {
             }
             let fallback = default.clone().map(|backend| route(&scope, &host, "/", backend));
             self.hosts.open(&host, fallback);
+            if let Some(path) = &scope.settings.redirects.app_root {
+                self.hosts.send_root_to(&host, path);
+            }
             for (path_at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
                 let field = format!("spec.rules[{at}].http.paths[{path_at}]");
                 self.path(

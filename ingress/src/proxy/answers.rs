@@ -1,5 +1,7 @@
 //! Answers of our own, worded and framed as nginx's.
 
+pub mod pages;
+
 use super::{RequestState, response};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
@@ -24,31 +26,35 @@ impl Answer {
         Answer { status, headers: Vec::new(), body: None }
     }
 
-    /// A redirect.
-    pub fn redirect(status: u16, location: &[u8]) -> Answer {
-        let location = HeaderValue::from_bytes(location);
-        let headers = location.into_iter().map(|location| (header::LOCATION, location)).collect();
-        Answer { status, headers, body: None }
+    /// A redirect. What a client sent may be part of the address; 400 where that cannot be.
+    pub fn redirect(status: u16, location: Vec<u8>) -> Answer {
+        match HeaderValue::from_maybe_shared(Bytes::from(location)) {
+            Ok(location) => {
+                Answer { status, headers: vec![(header::LOCATION, location)], body: None }
+            }
+            Err(_) => Answer::status(400),
+        }
     }
 }
 
 /// Answers a request.
 pub async fn respond(session: &mut Session, answer: Answer, state: &RequestState) -> Result<()> {
-    // After a bad request nothing on the connection can be trusted, and what is left of a body would
-    // have to be read before the connection can be used again.
-    if answer.status == 400 || !session.as_downstream_mut().is_body_empty() {
+    // What is left of a body would have to be read before the connection can be used again.
+    if ends_connection(answer.status) || !session.as_downstream_mut().is_body_empty() {
         session.set_keepalive(None);
     }
-    let reason = reason(answer.status);
-    let mut head = ResponseHeader::build(answer.status, Some(4 + answer.headers.len()))?;
-    head.set_reason_phrase(Some(reason))?;
-    // A 204 has no body, and says nothing of one.
+    let mut head = ResponseHeader::build(answer.status, Some(8 + answer.headers.len()))?;
+    head.set_reason_phrase(Some(pages::reason(answer.status)))?;
+    // These have no body by their nature (RFC 9110 section 6.4.1).
     let body = match answer.body {
-        _ if answer.status == 204 => None,
+        _ if matches!(answer.status, 204 | 304) => None,
         Some(body) => Some(body),
         None => {
-            head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("text/html"))?;
-            Some(page(answer.status, reason))
+            let page = pages::page(answer.status);
+            if page.is_some() {
+                head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("text/html"))?;
+            }
+            Some(page.unwrap_or_default())
         }
     };
     if let Some(body) = &body {
@@ -67,36 +73,9 @@ pub async fn respond(session: &mut Session, answer: Answer, state: &RequestState
     }
 }
 
-fn page(status: u16, reason: &str) -> Bytes {
-    // nginx's status line of a 302 says something else than its page.
-    let reason = if status == 302 { "Found" } else { reason };
-    let title = format!("{status} {reason}");
-    Bytes::from(format!(
-        "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n\
-         <hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
-    ))
-}
-
-/// nginx's own names for statuses.
-fn reason(status: u16) -> &'static str {
-    match status {
-        204 => "No Content",
-        301 => "Moved Permanently",
-        302 => "Moved Temporarily",
-        303 => "See Other",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Not Allowed",
-        408 => "Request Time-out",
-        413 => "Request Entity Too Large",
-        502 => "Bad Gateway",
-        503 => "Service Temporarily Unavailable",
-        504 => "Gateway Time-out",
-        _ => "Internal Server Error",
-    }
+/// After these nginx trusts nothing on the connection.
+fn ends_connection(status: u16) -> bool {
+    matches!(status, 400 | 413 | 414 | 500 | 501)
 }
 
 /// The status for a request that failed on its way; 0 when the client is gone.
@@ -116,16 +95,5 @@ pub fn status_of(error: &Error) -> u16 {
         (ReadTimedout, ErrorSource::Downstream) => 408,
         (_, ErrorSource::Downstream) => 400,
         (_, ErrorSource::Internal | ErrorSource::Unset) => 500,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_is_the_one_ingress_nginx_serves() {
-        // 146 bytes, as every user of its default backend has seen in a log.
-        assert_eq!(page(404, reason(404)).len(), 146);
     }
 }

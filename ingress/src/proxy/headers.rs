@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use crate::snapshot::Route;
+use crate::variables::Values;
 use http::HeaderValue;
 use http::header::{HOST, HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -51,6 +52,23 @@ impl Forwarded {
     pub fn scheme(&self) -> &str {
         let told = self.proto.as_ref().and_then(|value| value.to_str().ok());
         told.unwrap_or(if self.tls { "https" } else { "http" })
+    }
+
+    /// The host as the client wrote it to the first proxy, with its port.
+    pub fn best_host<'a>(&'a self, values: &Values<'a>) -> &'a [u8] {
+        // Every proxy adds its own; the client's comes first.
+        let first = |hosts: &'a HeaderValue| hosts.as_bytes().split(|byte| *byte == b',').next();
+        match self.host.as_ref().and_then(first).map(<[u8]>::trim_ascii) {
+            Some(host) => host,
+            // Without a host nginx names its default server.
+            None if values.http_host().is_empty() => b"_",
+            None => values.http_host(),
+        }
+    }
+
+    /// The port a trusted proxy was reached on.
+    pub fn port_text(&self) -> Option<&str> {
+        self.forwarded_port.as_ref().and_then(|port| port.to_str().ok())
     }
 
     /// The id of the request, once it was sent on.

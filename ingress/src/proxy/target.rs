@@ -17,7 +17,7 @@ pub struct RequestTarget<'a> {
     pub quoted: bool,
     /// The target to send on when the client's own form must not be passed.
     pub origin_form: Option<Vec<u8>>,
-    raw_path: &'a [u8],
+    raw: &'a [u8],
 }
 
 impl<'a> RequestTarget<'a> {
@@ -56,7 +56,7 @@ impl<'a> RequestTarget<'a> {
             query: target.query.map(Cow::Borrowed),
             quoted: normalized.quoted,
             origin_form,
-            raw_path: target.path,
+            raw: request.raw_path(),
         })
     }
 
@@ -65,23 +65,9 @@ impl<'a> RequestTarget<'a> {
         self.path.starts_with(b"/.well-known/acme-challenge")
     }
 
-    /// The same request over https, as ingress-nginx writes it: one trailing slash goes unless kept.
-    pub fn https_location(&self, port: Option<u16>, keep_trailing_slash: bool) -> Vec<u8> {
-        // Without a host nginx names its default server.
-        let host = if self.host.is_empty() { "_" } else { &self.host };
-        let mut location = format!("https://{host}").into_bytes();
-        if let Some(port) = port.filter(|port| *port != 443) {
-            location.extend_from_slice(format!(":{port}").as_bytes());
-        }
-        location.extend_from_slice(self.raw_path);
-        if let Some(query) = &self.query {
-            location.push(b'?');
-            location.extend_from_slice(query);
-        }
-        if !keep_trailing_slash && location.last() == Some(&b'/') {
-            location.pop();
-        }
-        location
+    /// Path and query as sent.
+    pub fn request_uri(&self) -> &[u8] {
+        self.origin_form.as_deref().unwrap_or(self.raw)
     }
 }
 
@@ -158,19 +144,5 @@ mod tests {
         let mut old = request("/", None);
         old.set_version(Version::HTTP_10);
         assert_eq!(RequestTarget::read(&old).unwrap().host, "");
-    }
-
-    #[test]
-    fn redirects_to_https() {
-        for (sent, keep, port, location) in [
-            ("/a/b?c=d", false, None, "https://shop.example/a/b?c=d"),
-            ("/", false, None, "https://shop.example"),
-            ("/a/", false, Some(8443), "https://shop.example:8443/a"),
-            ("/a/", true, Some(443), "https://shop.example/a/"),
-        ] {
-            let request = request(sent, Some("shop.example:8080"));
-            let target = RequestTarget::read(&request).unwrap();
-            assert_eq!(String::from_utf8(target.https_location(port, keep)).unwrap(), location);
-        }
     }
 }

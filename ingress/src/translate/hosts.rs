@@ -22,6 +22,7 @@ struct Host {
     claims: Vec<Claim>,
     owners: HashMap<(PathType, String), ObjectKey>,
     fallback: Option<Route>,
+    app_root: Option<Arc<str>>,
     regex: bool,
     tls: bool,
 }
@@ -70,6 +71,13 @@ impl<'a> Hosts<'a> {
     /// An Ingress with a default backend and no rules: it serves hosts nobody else names.
     pub fn catch_all(&mut self, route: Route) {
         self.hosts.entry(String::new()).or_default().fallback.get_or_insert(route);
+    }
+
+    /// Sends `/` of a host elsewhere; the oldest Ingress that says so wins.
+    pub fn send_root_to(&mut self, host: &str, path: &Arc<str>) {
+        if let Some(host) = self.hosts.get_mut(host) {
+            host.app_root.get_or_insert_with(|| path.clone());
+        }
     }
 
     /// Marks a host as one to be reached by TLS.
@@ -184,6 +192,7 @@ impl<'a> Hosts<'a> {
             matcher,
             fallback: host.fallback.map(Arc::new),
             www_redirect: None,
+            app_root: host.app_root,
             tls: host.tls,
         }
     }

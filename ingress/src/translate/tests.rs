@@ -37,7 +37,10 @@ fn check(manifests: &str, requests: &[&str], expected: Expect) {
     let mut text = String::new();
     for request in requests {
         let (host, path) = request.split_at(request.find('/').unwrap());
-        let answer = match translation.snapshot.route(host, path.as_bytes()).0 {
+        let answer = match translation
+            .snapshot
+            .route_by(translation.snapshot.host(host), path.as_bytes())
+        {
             None => "404".to_string(),
             Some(route) if route.closed => "closed".into(),
             Some(route) => {

@@ -8,5 +8,6 @@ mod cluster;
 mod from_api;
 mod harness;
 mod hostile;
+mod redirects;
 mod routing;
 mod tls;
