@@ -194,20 +194,6 @@ pub const EXCEPTIONS: &[Exception] = &[
         },
     },
     Exception {
-        name: "names in redirects",
-        _why: "hosts are written in lower case and without a final dot; nginx repeats what was sent",
-        applies: |case| {
-            let named = |url: &str| {
-                let (scheme, rest) = url.split_once("://")?;
-                let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-                let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-                Some(format!("{scheme}://{host}{path}"))
-            };
-            case.is("answer:location")
-                && named(&case.difference.nginx).is_some_and(|url| url == case.difference.podium)
-        },
-    },
-    Exception {
         name: "challenges",
         _why: "a request below /.well-known/acme-challenge is never redirected to https; in ingress-nginx \
                only a rule of that path prevents it",
