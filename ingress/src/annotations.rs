@@ -147,6 +147,20 @@ impl Settings {
         ]
     }
 
+    /// Takes the value of an annotation.
+    pub fn apply(&mut self, name: &str, value: &str, ingress: &ObjectKey) -> Result<(), Refusal> {
+        match KNOWN.get(name) {
+            Some((Row { support: Support::Honoured, .. }, group)) => {
+                self.groups_mut()[*group].apply(name, value.trim(), ingress)
+            }
+            Some((Row { support: Support::Harmless(_), .. }, _)) => Ok(()),
+            Some((Row { support: Support::Refused(instead), .. }, _)) => {
+                Err(Refusal::Refused((*instead).into()))
+            }
+            None => Err(Refusal::Unknown),
+        }
+    }
+
     /// Objects the settings name.
     pub fn named_objects(&self) -> BTreeSet<(Kind, ObjectKey)> {
         self.groups().iter().flat_map(|group| group.named_objects()).collect()
@@ -165,6 +179,11 @@ static KNOWN: LazyLock<HashMap<&'static str, (Row, usize)>> = LazyLock::new(|| {
 /// Every annotation known, by name.
 pub fn known() -> BTreeMap<&'static str, Support> {
     KNOWN.iter().map(|(name, (row, _))| (*name, row.support)).collect()
+}
+
+/// What becomes of an annotation; `None` if there is none of that name.
+pub fn support(name: &str) -> Option<Support> {
+    KNOWN.get(name).map(|(row, _)| row.support)
 }
 
 /// What the annotations of an Ingress say.
@@ -189,17 +208,7 @@ pub fn parse(
         let Some(short) = name.strip_prefix(PREFIX) else {
             continue;
         };
-        let result = match KNOWN.get(short) {
-            Some((Row { support: Support::Honoured, .. }, group)) => {
-                read.settings.groups_mut()[*group].apply(short, value.trim(), ingress)
-            }
-            Some((Row { support: Support::Harmless(_), .. }, _)) => Ok(()),
-            Some((Row { support: Support::Refused(instead), .. }, _)) => {
-                Err(Refusal::Refused((*instead).into()))
-            }
-            None => Err(Refusal::Unknown),
-        };
-        if let Err(refusal) = result {
+        if let Err(refusal) = read.settings.apply(short, value, ingress) {
             read.refuse(ingress, short, Some(value), refusal);
         }
     }

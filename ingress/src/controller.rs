@@ -2,6 +2,7 @@
 
 use crate::metrics::Metrics;
 use crate::objects::{Kind, ObjectKey, World};
+use crate::options::config_map::ConfigMapOptions;
 use crate::report::Reporter;
 use crate::snapshot::Snapshot;
 use crate::source::Change;
@@ -24,8 +25,10 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Everything the loop owns.
 pub struct Controller {
-    /// Flags.
+    /// Flags, and what the ConfigMap of options says over them.
     pub policy: Policy,
+    /// That ConfigMap, if one is named.
+    pub options: Option<ConfigMapOptions>,
     /// Where snapshots go.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Set once the first snapshot is in effect.
@@ -90,6 +93,9 @@ impl Controller {
             }
             if !pending.kinds.is_empty() {
                 continue;
+            }
+            if let Some(options) = &mut self.options {
+                options.refresh(&world, &mut self.policy);
             }
             if let Some(api) = &mut self.api {
                 let wanted = named_objects(&world, &self.policy);

@@ -23,6 +23,7 @@ mod listener;
 mod matcher;
 mod metrics;
 mod objects;
+mod options;
 mod problem;
 mod proxy;
 mod report;

@@ -74,6 +74,10 @@ struct RunArgs {
     /// Take Ingresses that name no class.
     #[arg(long)]
     watch_ingress_without_class: bool,
+    /// ConfigMap with options of the whole controller, as ingress-nginx reads them; what it says wins
+    /// over the flags below.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
+    configmap: Option<(String, String)>,
     /// Service for requests no rule matches; 404 without it.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
     default_backend_service: Option<(String, String)>,
@@ -186,6 +190,7 @@ async fn config(args: RunArgs) -> anyhow::Result<Config> {
         controller_classes: args.controller_class,
         ingress_classes: args.ingress_class,
         without_class: args.watch_ingress_without_class,
+        config_map: args.configmap,
         default_backend_service: args.default_backend_service,
         default_ssl_certificate: args.default_ssl_certificate,
         ssl_redirect: !args.no_ssl_redirect,

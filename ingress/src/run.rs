@@ -11,6 +11,9 @@ use crate::http_client::HttpClient;
 use crate::listener::{self, BindError, Connections};
 use crate::metrics::Metrics;
 use crate::objects::ObjectKey;
+use crate::options::config_map::ConfigMapOptions;
+use crate::options::{AccessLogOptions, ConnectionOptions, EndpointConnectionOptions};
+use crate::options::{ForwardedOptions, Options};
 use crate::proxy::{ForwardedTrust, IngressProxy};
 use crate::report::Reporter;
 use crate::snapshot::Snapshot;
@@ -66,6 +69,8 @@ pub struct Config {
     pub ingress_classes: Vec<String>,
     /// Take Ingresses without a class.
     pub without_class: bool,
+    /// `namespace/name` of the ConfigMap with options; what it says wins over defaults given here.
+    pub config_map: Option<(String, String)>,
     /// `namespace/name` of the Service for unmatched requests.
     pub default_backend_service: Option<(String, String)>,
     /// `namespace/name` of the Secret for hosts without a certificate.
@@ -184,10 +189,44 @@ fn policy(config: &Config) -> Result<Policy, CertificateError> {
             limits: Limits { body_bytes_max: config.body_size_max },
             ..Settings::default()
         },
+        options: Arc::new(options(config)),
+        named_config_maps: config.config_map.iter().map(key).collect(),
+        option_problems: Vec::new(),
         default_backend: config.default_backend_service.as_ref().map(key),
         default_certificate: config.default_ssl_certificate.as_ref().map(key),
         fake_certificate: Arc::new(Certificate::fake()?),
     })
+}
+
+/// What flags say about the whole controller.
+fn options(config: &Config) -> Options {
+    let defaults = Options::default();
+    let trusts = !config.trusted_proxies.is_empty();
+    Options {
+        forwarded: ForwardedOptions {
+            trusted: trusts,
+            proxies: if trusts {
+                config.trusted_proxies.clone()
+            } else {
+                defaults.forwarded.proxies
+            },
+            ..defaults.forwarded
+        },
+        connections: ConnectionOptions {
+            header_timeout: config.header_timeout,
+            drain_timeout: config.drain_timeout,
+            ..defaults.connections
+        },
+        endpoint_connections: EndpointConnectionOptions {
+            idle_max: config.upstream_keepalive_connections,
+            ..defaults.endpoint_connections
+        },
+        access_log: AccessLogOptions {
+            enabled: config.access_log != AccessLogFormat::Off,
+            ..defaults.access_log
+        },
+        ..defaults
+    }
 }
 
 fn proxy(
@@ -235,8 +274,10 @@ fn start_controller(
             (None, None)
         }
     };
+    let options = config.config_map.as_ref().map(|pair| ConfigMapOptions::new(key(pair), &policy));
     let controller = Controller {
         policy,
+        options,
         snapshot,
         ready,
         metrics,

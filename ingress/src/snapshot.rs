@@ -7,6 +7,7 @@ use crate::balance::{Backend, BackendKey};
 use crate::certificates::{Certificate, CertificateTable};
 use crate::matcher::Matcher;
 use crate::objects::ObjectKey;
+use crate::options::Options;
 use crate::resources::Resources;
 use crate::rewrite::Rewrite;
 use regex::bytes::Regex;
@@ -83,6 +84,8 @@ impl HostRoutes {
 /// Everything a request needs.
 #[derive(Debug, Default)]
 pub struct Snapshot {
+    /// Options of the whole controller.
+    pub options: Arc<Options>,
     /// Rules by host.
     pub hosts: HashMap<String, Arc<HostRoutes>>,
     /// Rules by what follows `*.`.

@@ -13,6 +13,7 @@ use crate::certificates::Certificate;
 use crate::class::ClassSelection;
 use crate::matcher::PathType;
 use crate::objects::{Kind, ObjectKey, World};
+use crate::options::Options;
 use crate::problem::Problem;
 use crate::resources::Resources;
 use crate::snapshot::{Route, Snapshot};
@@ -24,13 +25,19 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What flags say about translation.
+/// What flags and the ConfigMap of options say about translation.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// Which Ingresses are ours.
     pub classes: ClassSelection,
     /// Settings where no annotation says otherwise.
     pub defaults: Settings,
+    /// Options of the whole controller.
+    pub options: Arc<Options>,
+    /// The ConfigMap of options and those it names.
+    pub named_config_maps: BTreeSet<ObjectKey>,
+    /// What is wrong with them.
+    pub option_problems: Vec<Problem>,
     /// Serves what no rule matches; its first port is used.
     pub default_backend: Option<ObjectKey>,
     /// Served for hosts without a certificate.
@@ -56,6 +63,7 @@ pub struct Translation {
 pub fn named_objects(world: &World, policy: &Policy) -> BTreeSet<(Kind, ObjectKey)> {
     let default = policy.default_certificate.iter().cloned();
     let mut names: BTreeSet<_> = default.map(|key| (Kind::Secret, key)).collect();
+    names.extend(policy.named_config_maps.iter().map(|key| (Kind::ConfigMap, key.clone())));
     for (key, ingress) in selected(world, policy) {
         let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
         let secrets =
@@ -81,7 +89,7 @@ pub fn translate(
         policy,
         backends: Backends::new(world, previous),
         hosts: Hosts::new(previous),
-        problems: world.unreadable.values().cloned().collect(),
+        problems: world.unreadable.values().chain(&policy.option_problems).cloned().collect(),
     };
     let selected = selected(world, policy);
     for (key, ingress) in &selected {
@@ -103,6 +111,7 @@ pub fn translate(
     problems.dedup();
     let (backends, endpoint_changes) = run.backends.into_parts();
     let snapshot = Snapshot {
+        options: policy.options.clone(),
         hosts: built.exact,
         wildcards: built.wildcard,
         any_host: built.any,
@@ -153,6 +162,7 @@ impl Run<'_> {
             read.refuse(key, name, None, refusal);
         }
         let Annotated { settings, closed, problems } = read;
+        let closed = closed || self.policy.options.closed;
         self.problems.extend(problems);
         let Some(spec) = ingress.spec.as_ref().filter(|_| !settings.canary.enabled) else {
             return;
@@ -254,7 +264,7 @@ impl Run<'_> {
             rewrite: None,
             canary: None,
             default_backend: None,
-            closed: false,
+            closed: self.policy.options.closed,
         }))
     }
 }

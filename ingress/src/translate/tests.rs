@@ -21,6 +21,9 @@ fn policy() -> Policy {
     Policy {
         classes: ClassSelection { without_class: true, ..ClassSelection::default() },
         defaults: Settings::default(),
+        options: Arc::default(),
+        named_config_maps: BTreeSet::new(),
+        option_problems: Vec::new(),
         default_backend: None,
         default_certificate: None,
         fake_certificate: Arc::new(Certificate::fake().unwrap()),

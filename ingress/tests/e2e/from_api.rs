@@ -7,7 +7,7 @@ use crate::tls::{certificate, fetch, secret, secured};
 use serde_json::json;
 use std::time::Duration;
 
-fn start(cluster: &Cluster, flags: &[&str]) -> Ingress {
+pub fn start(cluster: &Cluster, flags: &[&str]) -> Ingress {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kubeconfig");
     std::fs::write(&path, cluster.kubeconfig()).unwrap();

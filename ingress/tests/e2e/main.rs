@@ -8,6 +8,7 @@ mod cluster;
 mod from_api;
 mod harness;
 mod hostile;
+mod options;
 mod redirects;
 mod routing;
 mod tls;
