@@ -8,6 +8,7 @@
 mod access;
 mod answers;
 mod connection;
+mod framing;
 mod headers;
 mod limits;
 mod redirects;
@@ -70,6 +71,7 @@ pub struct RequestState {
 impl IngressProxy {
     /// Takes a request through the stages before an endpoint. An answer ends it.
     async fn admit(&self, session: &Session, state: &mut RequestState) -> Result<(), Answer> {
+        framing::check(session)?;
         let request = session.req_header();
         let target = RequestTarget::read(request).ok_or(Answer::status(400))?;
         if request.method == Method::TRACE {

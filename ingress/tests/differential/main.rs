@@ -13,7 +13,6 @@ mod exceptions;
 mod locations;
 mod nginx;
 mod random;
-mod recorder;
 mod table;
 
 #[path = "../e2e/backend.rs"]
@@ -22,6 +21,8 @@ mod backend;
 #[path = "../e2e/harness.rs"]
 #[expect(dead_code, reason = "only starting the binary is needed here")]
 mod harness;
+#[path = "../e2e/recorder.rs"]
+mod recorder;
 
 use client::Request;
 use description::{SERVICES, World};

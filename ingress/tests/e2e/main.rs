@@ -9,6 +9,8 @@ mod from_api;
 mod harness;
 mod hostile;
 mod options;
+mod recorder;
 mod redirects;
 mod routing;
 mod tls;
+mod tls_client;

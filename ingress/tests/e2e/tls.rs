@@ -5,8 +5,8 @@ use crate::harness::{Ingress, curl, ingress, service, wait_until};
 use serde_json::json;
 
 pub struct Pair {
-    chain: String,
-    key: String,
+    pub chain: String,
+    pub key: String,
 }
 
 pub fn certificate(names: &[&str]) -> Pair {

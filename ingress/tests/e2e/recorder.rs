@@ -94,8 +94,10 @@ fn read(input: &mut impl BufRead, service: &str) -> Option<Seen> {
         body: Vec::new(),
     };
     if let Some(length) = seen.header("content-length") {
-        let length = length.parse().ok()?;
-        input.take(length).read_to_end(&mut seen.body).ok()?;
+        let length: u64 = length.parse().ok()?;
+        let read = input.take(length).read_to_end(&mut seen.body).ok()?;
+        // Cut off: no request.
+        (read as u64 == length).then_some(())?;
     } else if seen.header("transfer-encoding").is_some() {
         read_chunks(input, &mut seen.body)?;
     }
