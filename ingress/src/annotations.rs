@@ -306,7 +306,7 @@ mod tests {
             &[("enable-unicorns", "true"), ("server-snippet", "deny all;")],
             expect![[r#"
                 Ingress shop/web: metadata.annotations[nginx.ingress.kubernetes.io/enable-unicorns]: is not an annotation of ingress-nginx and has no effect
-                Ingress shop/web: metadata.annotations[nginx.ingress.kubernetes.io/server-snippet]: snippets are refused: there is no nginx to run them; use a typed annotation instead
+                Ingress shop/web: metadata.annotations[nginx.ingress.kubernetes.io/server-snippet]: snippets are refused: there is no nginx to run them. Use server-alias for server_name, app-root, permanent-redirect or from-to-www-redirect for return, a path of an Ingress for location, custom-headers for add_header, auth-tls-secret for ssl_verify_client, and the ConfigMap options block-user-agents, block-referers and block-cidrs for if with return 403
             "#]],
         );
     }

@@ -29,6 +29,8 @@ pub struct Route {
     pub settings: Arc<Settings>,
     /// What the settings name in other objects.
     pub resources: Arc<Resources>,
+    /// Options of the whole controller.
+    pub options: Arc<Options>,
     /// A rewrite bound to the path.
     pub rewrite: Option<Rewrite>,
     /// Takes over some of the requests.

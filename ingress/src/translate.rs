@@ -149,6 +149,7 @@ struct Scope<'a> {
     key: &'a ObjectKey,
     settings: Arc<Settings>,
     resources: Arc<Resources>,
+    options: Arc<Options>,
     closed: bool,
 }
 
@@ -157,7 +158,8 @@ impl Run<'_> {
         let none = BTreeMap::new();
         let annotations = ingress.metadata.annotations.as_ref().unwrap_or(&none);
         let mut read = annotations::parse(key, annotations, &self.policy.defaults);
-        let (resources, refused) = Resources::resolve(&read.settings, self.world);
+        let (resources, refused) =
+            Resources::resolve(key, &read.settings, self.world, &self.policy.options);
         for (name, refusal) in refused {
             read.refuse(key, name, None, refusal);
         }
@@ -167,8 +169,13 @@ impl Run<'_> {
         let Some(spec) = ingress.spec.as_ref().filter(|_| !settings.canary.enabled) else {
             return;
         };
-        let scope =
-            Scope { key, settings: Arc::new(settings), resources: Arc::new(resources), closed };
+        let scope = Scope {
+            key,
+            settings: Arc::new(settings),
+            resources: Arc::new(resources),
+            options: self.policy.options.clone(),
+            closed,
+        };
         let default = spec.default_backend.as_ref();
         let rules = spec.rules.as_deref().unwrap_or_default();
         if let Some(backend) = default.filter(|_| rules.is_empty()) {
@@ -261,6 +268,7 @@ impl Run<'_> {
             backend,
             settings: Arc::new(self.policy.defaults.clone()),
             resources: Arc::default(),
+            options: self.policy.options.clone(),
             rewrite: None,
             canary: None,
             default_backend: None,
@@ -277,6 +285,7 @@ fn route(scope: &Scope<'_>, host: &str, path: &str, backend: Arc<Backend>) -> Ro
         backend,
         settings: scope.settings.clone(),
         resources: scope.resources.clone(),
+        options: scope.options.clone(),
         rewrite: None,
         canary: None,
         default_backend: None,

@@ -200,9 +200,9 @@ impl Template {
         (!variable).then_some(&self.source)
     }
 
-    /// Whether the text holds this variable.
-    pub fn has(&self, variable: &Variable) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Variable(own) if own == variable))
+    /// Whether the text begins with this variable.
+    pub fn starts_with(&self, variable: &Variable) -> bool {
+        matches!(self.parts.first(), Some(Part::Variable(first)) if first == variable)
     }
 
     /// The text for a request.

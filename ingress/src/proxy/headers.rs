@@ -155,8 +155,10 @@ pub fn write(upstream: &mut RequestHeader, forwarded: &mut Forwarded, route: &Ro
     {
         upstream.insert_header("X-Forwarded-Prefix", prefix.as_str())?;
     }
-    if let Some(vhost) = &route.settings.response.upstream_host {
-        upstream.insert_header(HOST, vhost.as_str())?;
+    if let Some(vhost) =
+        route.settings.response.upstream_host.as_ref().and_then(|vhost| vhost.constant())
+    {
+        upstream.insert_header(HOST, vhost)?;
     }
     Ok(())
 }

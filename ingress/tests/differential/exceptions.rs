@@ -53,6 +53,18 @@ pub const NOT_YET: &[Exception] = &[
         applies: |case| case.is("status") && case.world.rules().any(|rule| rule.host.is_empty()),
     },
     Exception {
+        name: "redirects of an Ingress without rules",
+        _why: "its annotations go for unknown hosts, but not its redirects",
+        applies: |case| {
+            case.world.ingresses.iter().any(|ingress| {
+                let annotations = &ingress.annotations;
+                ingress.rules.is_empty()
+                    && (annotations.permanent_redirect.is_some()
+                        || annotations.temporal_redirect.is_some())
+            })
+        },
+    },
+    Exception {
         name: "expressions of a host",
         _why: "the root's rewrite makes all paths of the host expressions; Prefix paths become two",
         applies: |case| case.world.ingresses.iter().any(|i| i.annotations.rewrite_target.is_some()),
