@@ -1,201 +1,203 @@
-//! The access log: nginx's `upstreaminfo` lines or JSON, written by a thread of its own.
+//! The access log, as ingress-nginx writes it: which requests get a line, and what the line knows.
+//!
+//! How lines look is in `format` and `line`, how they get out in `writer`.
 
+pub mod format;
+pub mod line;
+mod writer;
+
+use crate::options::AccessLogOptions;
 use crate::snapshot::Route;
-use http::header;
-use jiff::{Timestamp, tz::TimeZone};
-use pingora::http::RequestHeader;
-use serde_json::json;
-use std::fmt::Write as _;
-use std::io::{self, BufWriter, Write};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use crate::variables::Values;
+use jiff::Timestamp;
+use line::Line;
+use pingora::http::ResponseHeader;
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
+use writer::Writer;
 
-/// Lines waiting for a slow reader; beyond that lines are dropped, requests never wait.
-const QUEUE_LINES_MAX: usize = 16_384;
+/// How long the last lines may take to get out at shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// ingress-nginx's `log-format-upstream`.
-    UpstreamInfo,
-    /// One JSON object a line.
-    Json,
-}
+/// The access log.
+#[derive(Clone, Debug)]
+pub struct AccessLog(Writer);
 
-/// The sending end.
-#[derive(Clone)]
-pub struct AccessLog {
-    format: Format,
-    lines: SyncSender<String>,
+/// An attempt at an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// Where it went.
+    pub address: SocketAddr,
+    /// How long it took to get a connection.
+    pub connected: Option<Duration>,
+    /// How long it took until the answer's header was there.
+    pub answered: Option<Duration>,
+    /// How long it took in all.
+    pub took: Duration,
+    /// What was answered.
+    pub status: Option<u16>,
 }
 
 /// What a line tells.
 pub struct Entry<'a> {
-    pub client: IpAddr,
-    pub request: &'a RequestHeader,
+    /// What the client asked.
+    pub values: Values<'a>,
+    /// What it got.
+    pub answer: Option<&'a ResponseHeader>,
+    /// Its status, or nginx's for how the request ended.
     pub status: u16,
-    pub sent_bytes: usize,
+    /// The answer without its header.
+    pub sent_body_bytes: u64,
+    /// All of it.
+    pub sent_bytes: u64,
+    /// The request, header and body.
     pub received_bytes: u64,
+    /// From the first byte of the request to the last of the answer.
     pub duration: Duration,
-    pub route: Option<&'a Route>,
-    pub endpoint: Option<SocketAddr>,
-    pub upstream_time: Option<Duration>,
-    pub upstream_status: Option<u16>,
-    pub upstream_bytes: usize,
-    pub request_id: &'a str,
+    /// All attempts, in their order.
+    pub attempts: &'a [Attempt],
+    /// The body of the last attempt's answer.
+    pub upstream_bytes: u64,
+    /// The canary's name, if it took the request.
+    pub alternative_upstream_name: &'a str,
 }
 
 impl AccessLog {
     /// Starts the writer on standard output.
-    pub fn stdout(format: Format) -> io::Result<AccessLog> {
-        let (lines, queue) = sync_channel(QUEUE_LINES_MAX);
-        std::thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || write_lines(&queue, io::stdout()))?;
-        Ok(AccessLog { format, lines })
+    pub fn stdout() -> io::Result<AccessLog> {
+        Writer::start(io::stdout()).map(AccessLog)
+    }
+
+    /// Whether a request gets a line.
+    pub fn wants(options: &AccessLogOptions, route: Option<&Route>, request_uri: &[u8]) -> bool {
+        let of_route = match route {
+            Some(route) if !route.is_default() => route.settings.logging.access_log,
+            _ => options.default_backend,
+        };
+        options.enabled && of_route && !options.skipped.contains(request_uri)
     }
 
     /// Queues a line.
-    pub fn write(&self, entry: &Entry<'_>) {
-        let now = Timestamp::now();
-        let line = match self.format {
-            Format::UpstreamInfo => upstream_info(entry, now),
-            Format::Json => json_line(entry, now),
-        };
-        if let Err(TrySendError::Disconnected(_)) = self.lines.try_send(line) {
-            tracing::debug!("access log is closed");
-        }
+    pub fn write(&self, options: &AccessLogOptions, entry: &Entry<'_>) {
+        self.0.append(|buffer| {
+            let mut line = Line::new(&mut buffer.lines, &mut buffer.clock, Timestamp::now());
+            options.format.write(entry, options.escape, &mut line);
+        });
     }
-}
 
-fn write_lines(queue: &Receiver<String>, out: impl Write) {
-    let mut out = BufWriter::with_capacity(64 * 1024, out);
-    while let Ok(line) = queue.recv() {
-        let mut result = out.write_all(line.as_bytes());
-        while let Ok(line) = queue.try_recv() {
-            result = result.and_then(|()| out.write_all(line.as_bytes()));
-        }
-        // Nobody reads standard output any more: that must not stop requests.
-        if result.and_then(|()| out.flush()).is_err() {
-            return;
-        }
-    }
-}
-
-fn upstream_info(entry: &Entry<'_>, now: Timestamp) -> String {
-    let request = entry.request;
-    let mut line = String::with_capacity(320);
-    let time = now.to_zoned(TimeZone::UTC).strftime("%d/%b/%Y:%H:%M:%S +0000").to_string();
-    let _ = write!(line, "{} - - [{time}] \"{} ", entry.client, request.method);
-    escape(&mut line, request.raw_path());
-    let _ = write!(line, " {:?}\" {} {} \"", request.version, entry.status, entry.sent_bytes);
-    escape(&mut line, request.headers.get(header::REFERER).map_or(b"-", |value| value.as_bytes()));
-    line.push_str("\" \"");
-    escape(
-        &mut line,
-        request.headers.get(header::USER_AGENT).map_or(b"-", |value| value.as_bytes()),
-    );
-    let length = request_length(request) + entry.received_bytes;
-    let upstream = entry.route.map_or("", |route| &route.backend.upstream_name);
-    let _ = write!(line, "\" {length} {:.3} [{upstream}] [] ", entry.duration.as_secs_f64());
-    match entry.endpoint {
-        Some(endpoint) => {
-            let took = entry.upstream_time.unwrap_or_default().as_secs_f64();
-            let _ = write!(line, "{endpoint} {} {took:.3} ", entry.upstream_bytes);
-            match entry.upstream_status {
-                Some(status) => drop(write!(line, "{status} ")),
-                None => line.push_str("- "),
-            }
-        }
-        None => line.push_str("- - - - "),
-    }
-    escape(&mut line, if entry.request_id.is_empty() { b"-" } else { entry.request_id.as_bytes() });
-    line.push('\n');
-    line
-}
-
-fn json_line(entry: &Entry<'_>, now: Timestamp) -> String {
-    let request = entry.request;
-    let header = |name: header::HeaderName| {
-        request
-            .headers
-            .get(name)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-    };
-    let mut line = json!({
-        "time": now.to_string(),
-        "remote_addr": entry.client.to_string(),
-        "method": request.method.as_str(),
-        "uri": String::from_utf8_lossy(request.raw_path()),
-        "protocol": format!("{:?}", request.version),
-        "host": header(header::HOST),
-        "status": entry.status,
-        "body_bytes_sent": entry.sent_bytes,
-        "request_length": request_length(request) + entry.received_bytes,
-        "request_time": entry.duration.as_secs_f64(),
-        "referer": header(header::REFERER),
-        "user_agent": header(header::USER_AGENT),
-        "upstream_name": entry.route.map(|route| route.backend.upstream_name.as_str()),
-        "ingress": entry.route.map(|route| route.ingress.to_string()),
-        "upstream_addr": entry.endpoint.map(|endpoint| endpoint.to_string()),
-        "upstream_status": entry.upstream_status,
-        "upstream_response_time": entry.upstream_time.map(|took| took.as_secs_f64()),
-        "request_id": entry.request_id,
-    })
-    .to_string();
-    line.push('\n');
-    line
-}
-
-/// About what nginx's `$request_length` counts: request line and headers.
-fn request_length(request: &RequestHeader) -> u64 {
-    let headers: usize =
-        request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    (request.method.as_str().len() + request.raw_path().len() + 12 + headers + 2) as u64
-}
-
-/// nginx's default log escape: quotes, backslashes and whatever is not printable become `\xHH`.
-fn escape(line: &mut String, text: &[u8]) {
-    for &byte in text {
-        if matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\') {
-            line.push(char::from(byte));
-        } else {
-            let _ = write!(line, "\\x{byte:02X}");
-        }
+    /// Waits until everything so far is written.
+    pub fn flush(&self) {
+        self.0.flush(FLUSH_TIMEOUT);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::format::LogFormat;
+    use super::line::Clock;
     use super::*;
-    use expect_test::expect;
+    use crate::options::LogEscape;
+    use expect_test::{Expect, expect};
+    use pingora::http::RequestHeader;
+
+    fn attempt(address: &str, took_ms: u64, status: Option<u16>) -> Attempt {
+        let answered = status.map(|_| Duration::from_millis(took_ms - 1));
+        Attempt {
+            address: address.parse().unwrap(),
+            connected: answered.map(|_| Duration::ZERO),
+            answered,
+            took: Duration::from_millis(took_ms),
+            status,
+        }
+    }
+
+    fn line(format: &LogFormat, escape: LogEscape, attempts: &[Attempt]) -> String {
+        let mut request = RequestHeader::build("GET", b"/a?b=c", None).unwrap();
+        request.insert_header("User-Agent", "evil\" 200 \"").unwrap();
+        request.insert_header("Host", "A.example:8080").unwrap();
+        request.insert_header("Authorization", "Basic bWU6c2VjcmV0").unwrap();
+        let values = Values {
+            request: &request,
+            request_uri: request.raw_path(),
+            path: b"/a",
+            host: "a.example",
+            tls: false,
+            forwarded_scheme: "http",
+            client: "192.0.2.1".parse().unwrap(),
+            port: 80,
+            request_id: "abc",
+            route: None,
+        };
+        let entry = Entry {
+            values,
+            answer: None,
+            status: 502,
+            sent_body_bytes: 150,
+            sent_bytes: 250,
+            received_bytes: 48,
+            duration: Duration::from_millis(12),
+            attempts,
+            upstream_bytes: 7,
+            alternative_upstream_name: "",
+        };
+        let (mut out, mut clock) = (Vec::new(), Clock::default());
+        let now = Timestamp::from_millisecond(1_234_567_890_123).unwrap();
+        format.write(&entry, escape, &mut Line::new(&mut out, &mut clock, now));
+        String::from_utf8(out).unwrap()
+    }
+
+    fn check(format: &str, escape: LogEscape, expected: Expect) {
+        let attempts = [attempt("10.0.0.1:80", 5, None), attempt("10.0.0.2:80", 7, Some(200))];
+        expected.assert_eq(&line(&LogFormat::parse(format).0, escape, &attempts));
+    }
 
     #[test]
-    fn a_line_reads_like_nginx_and_cannot_be_forged() {
-        let mut request = RequestHeader::build("GET", b"/a?b=c", None).unwrap();
-        request.set_version(http::Version::HTTP_11);
-        request.insert_header("User-Agent", "evil\" 200 \"").unwrap();
-        let entry = Entry {
-            client: "192.0.2.1".parse().unwrap(),
-            request: &request,
-            status: 502,
-            sent_bytes: 150,
-            received_bytes: 0,
-            duration: Duration::from_millis(12),
-            route: None,
-            endpoint: Some("10.0.0.1:80".parse().unwrap()),
-            upstream_time: Some(Duration::from_millis(11)),
-            upstream_status: None,
-            upstream_bytes: 0,
-            request_id: "abc",
-        };
+    fn a_line_reads_like_ingress_nginx_and_cannot_be_forged() {
+        let format = LogFormat::default();
+        let attempts = [attempt("10.0.0.1:80", 5, None), attempt("10.0.0.2:80", 7, Some(200))];
         expect![[r#"
-            192.0.2.1 - - [13/Feb/2009:23:31:30 +0000] "GET /a?b=c HTTP/1.1" 502 150 "-" "evil\x22 200 \x22" 48 0.012 [] [] 10.0.0.1:80 0 0.011 - abc
+            192.0.2.1 - me [13/Feb/2009:23:31:30 +0000] "GET /a?b=c HTTP/1.1" 502 150 "-" "evil\x22 200 \x22" 48 0.012 [upstream-default-backend] [] 10.0.0.1:80, 10.0.0.2:80 0, 7 0.005, 0.007 -, 200 abc
         "#]]
-        .assert_eq(&upstream_info(&entry, Timestamp::from_second(1_234_567_890).unwrap()));
-        let parsed: serde_json::Value =
-            serde_json::from_str(&json_line(&entry, Timestamp::UNIX_EPOCH)).unwrap();
-        assert_eq!(parsed["status"], 502);
+        .assert_eq(&line(&format, LogEscape::Default, &attempts));
+        expect![[r#"
+            192.0.2.1 - me [13/Feb/2009:23:31:30 +0000] "GET /a?b=c HTTP/1.1" 502 150 "-" "evil\x22 200 \x22" 48 0.012 [upstream-default-backend] [] - - - - abc
+        "#]]
+        .assert_eq(&line(&format, LogEscape::Default, &[]));
+    }
+
+    #[test]
+    fn own_formats_have_variables_and_escapes() {
+        check(
+            "$msec $time_iso8601 $host ${http_host} $bytes_sent $arg_b $cookie_none$http_none|$scheme",
+            LogEscape::Default,
+            expect![[r#"
+                1234567890.123 2009-02-13T23:31:30+00:00 a.example A.example:8080 250 c --|http
+            "#]],
+        );
+        check(
+            "$upstream_connect_time $upstream_header_time $sent_http_etag",
+            LogEscape::Default,
+            expect![[r#"
+                -, 0.000 -, 0.006 -
+            "#]],
+        );
+        check(
+            r#"{"agent":"$http_user_agent","none":"$http_none"}"#,
+            LogEscape::Json,
+            expect![[r#"
+                {"agent":"evil\" 200 \"","none":""}
+            "#]],
+        );
+        check(
+            "$http_user_agent",
+            LogEscape::None,
+            expect![[r#"
+            evil" 200 "
+        "#]],
+        );
+        let json = line(&LogFormat::json(), LogEscape::Json, &[]);
+        let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&parsed["status"], &parsed["uri"]), (&502.into(), &"/a?b=c".into()));
     }
 }

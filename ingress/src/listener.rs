@@ -3,6 +3,7 @@
 pub mod header_deadline;
 
 use crate::certificates::SnapshotResolver;
+use crate::metrics::traffic::connection_opened;
 use crate::proxy::IngressProxy;
 use crate::snapshot::Snapshot;
 use arc_swap::ArcSwap;
@@ -95,6 +96,7 @@ async fn connection(
     proxy: Arc<HttpProxy<IngressProxy>>,
     connections: Connections,
 ) {
+    let _counted = connection_opened();
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("setting TCP_NODELAY: {error}");
     }

@@ -1,73 +1,104 @@
 //! Metrics under the names ingress-nginx gives them, so that its dashboards and alerts go on working.
+//!
+//! What is counted for each request is in `series`, what for the process in `traffic`; here is the rest.
 
+mod certificates;
+mod histogram;
+pub mod series;
+mod striped;
+pub mod traffic;
+
+use crate::annotations;
+use crate::objects::Kind;
+use crate::options::table;
 use crate::problem::Problem;
 use crate::snapshot::{Route, Snapshot};
-use http::Method;
+use certificates::CertificateMetrics;
 use jiff::Timestamp;
-use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, Gauge, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use series::{Finished, RouteSeries, SeriesKey};
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
-const LABELS: [&str; 7] = ["host", "path", "ingress", "namespace", "service", "status", "method"];
+/// Who counts: labels of every metric, as ingress-nginx has them.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The IngressClass controller.
+    pub class: String,
+    /// The namespace of the pod.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+}
 
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    durations: HistogramVec,
-    sizes: HistogramVec,
-    expiry: GaugeVec,
+    /// Labels in the exposition format.
+    constant: String,
+    unmatched: Arc<RouteSeries>,
+    certificates: CertificateMetrics,
     problems: IntGaugeVec,
+    not_honoured: IntGaugeVec,
+    leader: IntGaugeVec,
     reload_ok: IntGauge,
     reload_time: Gauge,
     reloads: IntCounter,
+    successes: IntCounter,
+    failures: IntCounter,
     reload_duration: Gauge,
 }
 
 impl Metrics {
     /// Registers everything.
-    pub fn new() -> Result<Metrics, prometheus::Error> {
+    pub fn new(identity: &Identity) -> Result<Metrics, prometheus::Error> {
+        let constant: HashMap<String, String> = [
+            ("controller_class", &identity.class),
+            ("controller_namespace", &identity.namespace),
+            ("controller_pod", &identity.pod),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_string(), value.clone()))
+        .collect();
         let name = |name: &str| format!("nginx_ingress_controller_{name}");
-        let vec = |metric: &str, help: &str, labels: &[&str]| {
-            IntGaugeVec::new(Opts::new(metric, help), labels)
-        };
-        let durations = HistogramOpts::new(
-            name("request_duration_seconds"),
-            "Time from the request to the end of its answer",
-        );
-        let sizes = HistogramOpts::new(name("response_size"), "Bytes of response bodies")
-            .buckets(prometheus::exponential_buckets(10.0, 10.0, 7)?);
+        let opts = |name: String, help: &str| Opts::new(name, help).const_labels(constant.clone());
+        let unmatched = SeriesKey { host: "_".into(), ..SeriesKey::default() };
         let metrics = Metrics {
             registry: Registry::new(),
-            requests: IntCounterVec::new(
-                Opts::new(name("requests"), "Requests answered"),
-                &LABELS,
-            )?,
-            durations: HistogramVec::new(durations, &LABELS)?,
-            sizes: HistogramVec::new(sizes, &LABELS)?,
-            expiry: GaugeVec::new(
-                Opts::new(
-                    name("ssl_expire_time_seconds"),
-                    "Unix time at which a certificate expires",
-                ),
-                &["namespace", "secret_name"],
-            )?,
-            problems: vec(
-                "podium_ingress_problems",
-                "Open problems in objects",
+            constant: constant_labels(identity),
+            unmatched: RouteSeries::of(unmatched),
+            certificates: CertificateMetrics::new(&identity.class)?,
+            problems: IntGaugeVec::new(
+                Opts::new("podium_ingress_problems", "Open problems in objects"),
                 &["kind", "severity"],
             )?,
-            reload_ok: IntGauge::new(
+            not_honoured: IntGaugeVec::new(
+                Opts::new(
+                    "podium_ingress_not_honoured",
+                    "Uses of annotations and options that have no effect or a wrong value",
+                ),
+                &["kind", "name"],
+            )?,
+            leader: IntGaugeVec::new(
+                opts(name("leader_election_status"), "1: the leader, 0: not"),
+                &["name"],
+            )?,
+            reload_ok: IntGauge::with_opts(opts(
                 name("config_last_reload_successful"),
                 "1: the last change is in effect",
-            )?,
-            reload_time: Gauge::new(
+            ))?,
+            reload_time: Gauge::with_opts(opts(
                 name("config_last_reload_successful_timestamp_seconds"),
                 "Unix time of the last change in effect",
-            )?,
+            ))?,
             reloads: IntCounter::new("podium_ingress_translations_total", "Snapshots built")?,
+            successes: IntCounter::with_opts(opts(name("success"), "Snapshots put into effect"))?,
+            failures: IntCounter::with_opts(opts(
+                name("errors"),
+                "Snapshots that could not be put into effect: there are none, a bad object harms only itself",
+            ))?,
             reload_duration: Gauge::new(
                 "podium_ingress_translation_duration_seconds",
                 "Time the last snapshot took to build",
@@ -76,53 +107,47 @@ impl Metrics {
         for collector in metrics.collectors() {
             metrics.registry.register(collector)?;
         }
+        let build = opts(name("build_info"), "1, with information about the build").const_labels(
+            constant
+                .clone()
+                .into_iter()
+                .chain([
+                    ("release".to_string(), env!("CARGO_PKG_VERSION").to_string()),
+                    ("build".to_string(), "podium-ingress".to_string()),
+                    ("repository".to_string(), env!("CARGO_PKG_REPOSITORY").to_string()),
+                ])
+                .collect(),
+        );
+        let build = IntGauge::with_opts(build)?;
+        build.set(1);
+        metrics.registry.register(Box::new(build))?;
         Ok(metrics)
     }
 
     fn collectors(&self) -> Vec<Box<dyn prometheus::core::Collector>> {
-        vec![
-            Box::new(self.requests.clone()),
-            Box::new(self.durations.clone()),
-            Box::new(self.sizes.clone()),
-            Box::new(self.expiry.clone()),
+        let mut all: Vec<Box<dyn prometheus::core::Collector>> = vec![
             Box::new(self.problems.clone()),
+            Box::new(self.not_honoured.clone()),
+            Box::new(self.leader.clone()),
             Box::new(self.reload_ok.clone()),
             Box::new(self.reload_time.clone()),
             Box::new(self.reloads.clone()),
+            Box::new(self.successes.clone()),
+            Box::new(self.failures.clone()),
             Box::new(self.reload_duration.clone()),
-        ]
+        ];
+        all.extend(self.certificates.collectors());
+        all
     }
 
     /// Counts one request.
-    pub fn observe(
-        &self,
-        route: Option<&Route>,
-        method: &Method,
-        status: u16,
-        took: Duration,
-        sent_bytes: usize,
-    ) {
-        let mut digits = [0u8; 5];
-        let status = write_number(&mut digits, status);
-        let labels = match route {
-            Some(route) => [
-                route.host.as_str(),
-                route.path.as_str(),
-                route.ingress.name.as_str(),
-                route.ingress.namespace.as_str(),
-                route.backend.key.service.name.as_str(),
-                status,
-                method_label(method),
-            ],
-            None => ["_", "", "", "", "", status, method_label(method)],
-        };
-        self.requests.with_label_values(&labels).inc();
-        self.durations.with_label_values(&labels).observe(took.as_secs_f64());
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a histogram bucket needs no exact byte count"
-        )]
-        self.sizes.with_label_values(&labels).observe(sent_bytes as f64);
+    pub fn observe(&self, route: Option<&Route>, request: &Finished<'_>) {
+        route.map_or(&self.unmatched, |route| &route.series).observe(request);
+    }
+
+    /// Notes who leads.
+    pub fn leading(&self, election: &str, leads: bool) {
+        self.leader.with_label_values(&[election]).set(leads.into());
     }
 
     /// Notes a new snapshot and what is wrong with the objects behind it.
@@ -133,84 +158,100 @@ impl Metrics {
         took: Duration,
         now: Timestamp,
     ) {
-        self.expiry.reset();
-        for (secret, certificate) in &snapshot.certificates_by_secret {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "seconds since 1970 fit a double exactly"
-            )]
-            let expires = certificate.not_after.as_second() as f64;
-            self.expiry
-                .with_label_values(&[secret.namespace.as_str(), secret.name.as_str()])
-                .set(expires);
-        }
+        self.certificates.published(&snapshot.certificates_by_secret);
         self.problems.reset();
+        self.not_honoured.reset();
         for problem in problems {
             self.problems
                 .with_label_values(&[problem.kind.as_str(), problem.severity.as_str()])
                 .inc();
+            if let Some(name) = not_honoured(problem) {
+                self.not_honoured.with_label_values(&[problem.kind.as_str(), name]).inc();
+            }
         }
         self.reload_ok.set(1);
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double exactly")]
         self.reload_time.set(now.as_second() as f64);
         self.reload_duration.set(took.as_secs_f64());
         self.reloads.inc();
+        self.successes.inc();
     }
 
     /// The exposition text.
     pub fn render(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+        let mut text = String::new();
+        series::render(&mut text, &self.constant);
+        traffic::render(&mut text, &self.constant);
+        let mut bytes = text.into_bytes();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut bytes) {
             tracing::error!("rendering metrics: {error}");
         }
-        text
+        bytes
     }
 }
 
-fn write_number(digits: &mut [u8; 5], mut number: u16) -> &str {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        if number == 0 {
-            return std::str::from_utf8(&digits[at..]).unwrap_or_default();
+fn constant_labels(identity: &Identity) -> String {
+    let mut text = String::new();
+    for (name, value) in [
+        ("controller_class", &identity.class),
+        ("controller_namespace", &identity.namespace),
+        ("controller_pod", &identity.pod),
+    ] {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{name}=\"");
+        series::escape(&mut text, value);
+        text.push('"');
+    }
+    text
+}
+
+/// The annotation or option a problem is about. Names nobody knows share one: anybody may invent them.
+fn not_honoured(problem: &Problem) -> Option<&str> {
+    let field = problem.field.strip_suffix(']')?;
+    let (name, known) = match problem.kind {
+        Kind::Ingress => {
+            let name = field.strip_prefix("metadata.annotations[")?;
+            let name = name.strip_prefix(annotations::PREFIX).unwrap_or(name);
+            (name, annotations::support(name).is_some())
         }
-    }
-}
-
-/// Clients may invent methods; labels must not grow with them.
-fn method_label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::PATCH => "PATCH",
-        Method::OPTIONS => "OPTIONS",
-        _ => "OTHER",
-    }
+        Kind::ConfigMap => {
+            let name = field.strip_prefix("data[")?;
+            (name, table::row(name).is_some())
+        }
+        _ => return None,
+    };
+    Some(if known { name } else { "unknown" })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::ObjectKey;
 
     #[test]
-    fn names_and_labels_are_those_of_ingress_nginx() {
-        let metrics = Metrics::new().unwrap();
-        metrics.observe(
-            None,
-            &Method::from_bytes(b"BREW").unwrap(),
-            404,
-            Duration::from_millis(3),
-            146,
-        );
+    fn problems_name_annotations_and_options() {
+        let identity = Identity { class: "c".into(), namespace: "n".into(), pod: "p".into() };
+        let metrics = Metrics::new(&identity).unwrap();
+        let key = ObjectKey::new("shop", "web");
+        let annotation =
+            |name: &str| format!("metadata.annotations[{}{name}]", annotations::PREFIX);
+        let problems = [
+            Problem::error(Kind::Ingress, &key, annotation("server-snippet"), "refused"),
+            Problem::warning(Kind::Ingress, &key, annotation("unicorn-1"), "unknown"),
+            Problem::warning(Kind::Ingress, &key, annotation("unicorn-2"), "unknown"),
+            Problem::error(Kind::ConfigMap, &key, "data[use-gzip]", "refused"),
+            Problem::error(Kind::Ingress, &key, "spec.rules[0]", "wrong"),
+        ];
+        metrics.published(&Snapshot::default(), &problems, Duration::ZERO, Timestamp::UNIX_EPOCH);
         let text = String::from_utf8(metrics.render()).unwrap();
-        let line = "nginx_ingress_controller_requests{host=\"_\",ingress=\"\",method=\"OTHER\",namespace=\"\",path=\"\",service=\"\",status=\"404\"} 1";
-        assert!(text.contains(line), "{text}");
-        assert!(text.contains("nginx_ingress_controller_request_duration_seconds_bucket"));
-        assert!(text.contains("nginx_ingress_controller_response_size_sum"));
+        for line in [
+            "podium_ingress_not_honoured{kind=\"Ingress\",name=\"server-snippet\"} 1",
+            "podium_ingress_not_honoured{kind=\"Ingress\",name=\"unknown\"} 2",
+            "podium_ingress_not_honoured{kind=\"ConfigMap\",name=\"use-gzip\"} 1",
+            "podium_ingress_problems{kind=\"Ingress\",severity=\"error\"} 2",
+            "nginx_ingress_controller_config_last_reload_successful{controller_class=\"c\",controller_namespace=\"n\",controller_pod=\"p\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
     }
 }

@@ -8,10 +8,12 @@ pub mod patterns;
 pub mod table;
 mod values;
 
+use crate::access_log::format::LogFormat;
 use crate::annotations::authentication::Authentication;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use patterns::Patterns;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Options of the whole controller, ingress-nginx's defaults filled in.
@@ -312,8 +314,8 @@ pub struct AccessLogOptions {
     pub enabled: bool,
     /// `enable-access-log-for-default-backend`.
     pub default_backend: bool,
-    /// `log-format-upstream`; `None` for ingress-nginx's own.
-    pub format: Option<String>,
+    /// `log-format-upstream`.
+    pub format: Arc<LogFormat>,
     /// `log-format-escape-json`, `log-format-escape-none`.
     pub escape: LogEscape,
     /// `skip-access-log-urls`: request targets that are not logged.
@@ -325,7 +327,7 @@ impl Default for AccessLogOptions {
         AccessLogOptions {
             enabled: true,
             default_backend: false,
-            format: None,
+            format: Arc::default(),
             escape: LogEscape::Default,
             skipped: Patterns::default(),
         }

@@ -8,6 +8,7 @@
 mod access;
 mod answers;
 mod connection;
+mod ended;
 mod framing;
 mod headers;
 mod limits;
@@ -16,10 +17,11 @@ mod response;
 mod target;
 mod upstream;
 
-use crate::access_log::{AccessLog, Entry};
+use crate::access_log::AccessLog;
 use crate::http_client::HttpClient;
 use crate::listener::header_deadline;
 use crate::metrics::Metrics;
+use crate::metrics::traffic::{OpenRequest, request_begun};
 use crate::rewrite::Rewritten;
 use crate::snapshot::{Route, Snapshot};
 use crate::variables::Values;
@@ -51,14 +53,15 @@ pub struct IngressProxy {
     pub https_port: Option<u16>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// The access log, if there is one.
-    pub access_log: Option<AccessLog>,
+    /// The access log.
+    pub access_log: AccessLog,
     /// For requests of our own: to authorities and mirrors.
     pub http_client: HttpClient,
 }
 
 /// What is known of a request so far.
 pub struct RequestState {
+    _counted: OpenRequest,
     started: Instant,
     connection: Connection,
     forwarded: headers::Forwarded,
@@ -163,6 +166,7 @@ impl ProxyHttp for IngressProxy {
     fn new_ctx(&self) -> RequestState {
         header_deadline::request_started();
         RequestState {
+            _counted: request_begun(),
             started: Instant::now(),
             connection: Connection::default(),
             forwarded: headers::Forwarded::default(),
@@ -330,38 +334,7 @@ impl ProxyHttp for IngressProxy {
         error: Option<&Error>,
         state: &mut RequestState,
     ) {
-        // 499 is nginx's status for a client that went away before it got an answer.
-        let written = session.response_written().map(|response| response.status.as_u16());
-        let status = written.filter(|_| answered(session)).unwrap_or(499);
-        let duration = state.started.elapsed();
         header_deadline::request_ended();
-        let sent = session.body_bytes_sent();
-        let attempts = &state.attempts;
-        if let Some(error) = error {
-            tracing::warn!(status, endpoint = ?attempts.address(), tries = attempts.tries, "request failed: {error}");
-        }
-        self.metrics.observe(
-            state.route.as_deref(),
-            &session.req_header().method,
-            status,
-            duration,
-            sent,
-        );
-        if let Some(log) = &self.access_log {
-            log.write(&Entry {
-                client: state.forwarded.client,
-                request: session.req_header(),
-                status,
-                sent_bytes: sent,
-                received_bytes: state.body_bytes,
-                duration,
-                route: state.route.as_deref(),
-                endpoint: attempts.address(),
-                upstream_time: attempts.took(),
-                upstream_status: attempts.status,
-                upstream_bytes: session.upstream_body_bytes_received(),
-                request_id: state.forwarded.request_id(),
-            });
-        }
+        ended::record(self, session, error, state);
     }
 }

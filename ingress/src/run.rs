@@ -1,6 +1,7 @@
 //! Wiring of the running program: sockets, source, controller, proxy, and the orderly end.
 
-use crate::access_log::{self, AccessLog};
+use crate::access_log::AccessLog;
+use crate::access_log::format::LogFormat;
 use crate::annotations::Settings;
 use crate::annotations::limits::Limits;
 use crate::annotations::redirects::Redirects;
@@ -9,11 +10,11 @@ use crate::class::ClassSelection;
 use crate::controller::Controller;
 use crate::http_client::HttpClient;
 use crate::listener::{self, BindError, Connections};
-use crate::metrics::Metrics;
+use crate::metrics::{Identity, Metrics};
 use crate::objects::ObjectKey;
 use crate::options::config_map::ConfigMapOptions;
 use crate::options::{AccessLogOptions, ConnectionOptions, EndpointConnectionOptions};
-use crate::options::{ForwardedOptions, Options};
+use crate::options::{ForwardedOptions, LogEscape, Options};
 use crate::proxy::{ForwardedTrust, IngressProxy};
 use crate::report::Reporter;
 use crate::snapshot::Snapshot;
@@ -121,7 +122,7 @@ pub enum RunError {
 
 /// Runs until `shutdown` completes, then drains. Wants a multi-threaded tokio runtime.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-    let metrics = Arc::new(Metrics::new()?);
+    let metrics = Arc::new(Metrics::new(&identity(&config))?);
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let ready = Arc::new(AtomicBool::new(false));
     let policy = policy(&config)?;
@@ -131,7 +132,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         config.https.iter().map(|address| listener::bind(*address)).collect::<Result<_, _>>()?;
     let status = listener::bind(config.status)?;
     let acceptor = listener::tls_acceptor(snapshot.clone())?;
-    let proxy = Arc::new(proxy(&config, snapshot.clone(), metrics.clone())?);
+    let access_log = AccessLog::stdout().map_err(RunError::AccessLog)?;
+    let proxy = proxy(&config, snapshot.clone(), metrics.clone(), access_log.clone())?;
+    let proxy = Arc::new(proxy);
 
     let status_server = StatusServer { ready: ready.clone(), metrics: metrics.clone() };
     tokio::spawn(status_server::serve(status, status_server));
@@ -164,12 +167,23 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     begin_drain.send_replace(true);
     accepting.join_all().await;
     listener::drain(&proxy, ended, config.drain_timeout).await;
+    access_log.flush();
     Ok(())
 }
 
 async fn wait_until_ready(ready: Arc<AtomicBool>) {
     while !ready.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Who this is in metrics: what the pod's environment says, as ingress-nginx reads it.
+fn identity(config: &Config) -> Identity {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    Identity {
+        class: config.controller_classes.first().cloned().unwrap_or_default(),
+        namespace: variable("POD_NAMESPACE"),
+        pod: variable("POD_NAME"),
     }
 }
 
@@ -223,7 +237,14 @@ fn options(config: &Config) -> Options {
         },
         access_log: AccessLogOptions {
             enabled: config.access_log != AccessLogFormat::Off,
-            ..defaults.access_log
+            ..match config.access_log {
+                AccessLogFormat::Json => AccessLogOptions {
+                    format: Arc::new(LogFormat::json()),
+                    escape: LogEscape::Json,
+                    ..defaults.access_log
+                },
+                AccessLogFormat::Off | AccessLogFormat::Nginx => defaults.access_log,
+            }
         },
         ..defaults
     }
@@ -233,13 +254,8 @@ fn proxy(
     config: &Config,
     snapshot: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
+    access_log: AccessLog,
 ) -> Result<HttpProxy<IngressProxy>, RunError> {
-    let format = match config.access_log {
-        AccessLogFormat::Off => None,
-        AccessLogFormat::Nginx => Some(access_log::Format::UpstreamInfo),
-        AccessLogFormat::Json => Some(access_log::Format::Json),
-    };
-    let access_log = format.map(AccessLog::stdout).transpose().map_err(RunError::AccessLog)?;
     let ingress = IngressProxy {
         snapshot,
         trust: ForwardedTrust { proxies: config.trusted_proxies.clone() },

@@ -6,6 +6,7 @@ use crate::annotations::Settings;
 use crate::balance::{Backend, BackendKey};
 use crate::certificates::{Certificate, CertificateTable};
 use crate::matcher::Matcher;
+use crate::metrics::series::{RouteSeries, SeriesKey};
 use crate::objects::ObjectKey;
 use crate::options::Options;
 use crate::resources::Resources;
@@ -38,11 +39,29 @@ pub struct Route {
     /// The Service of the `default-backend` annotation, by its first port: for `custom-http-errors`, and
     /// in place of `backend` while that has no endpoints. `None` also if the Service is not there.
     pub default_backend: Option<Arc<Backend>>,
+    /// What is counted for it.
+    pub series: Arc<RouteSeries>,
     /// Answers 503: its configuration is wrong in a way that must not be served.
     pub closed: bool,
 }
 
 impl Route {
+    /// What is counted for a route; `host` as in `Route`.
+    pub fn series(
+        ingress: &ObjectKey,
+        host: &str,
+        path: &str,
+        backend: &Backend,
+    ) -> Arc<RouteSeries> {
+        RouteSeries::of(SeriesKey {
+            host: host.into(),
+            path: path.into(),
+            namespace: ingress.namespace.clone(),
+            ingress: ingress.name.clone(),
+            service: backend.key.service.name.clone(),
+        })
+    }
+
     /// It serves what no Ingress asked for.
     pub fn is_default(&self) -> bool {
         self.ingress.name.is_empty()

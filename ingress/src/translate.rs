@@ -261,8 +261,11 @@ impl Run<'_> {
 
     fn default_route(&mut self, service: &ObjectKey) -> Option<Arc<Route>> {
         let backend = self.backends.first_port(service, &mut self.problems)?;
+        let ingress = ObjectKey::new("", "");
+        let series = Route::series(&ingress, "_", "/", &backend);
         Some(Arc::new(Route {
-            ingress: ObjectKey::new("", ""),
+            ingress,
+            series,
             host: "_".into(),
             path: "/".into(),
             backend,
@@ -278,9 +281,11 @@ impl Run<'_> {
 }
 
 fn route(scope: &Scope<'_>, host: &str, path: &str, backend: Arc<Backend>) -> Route {
+    let host = if host.is_empty() { "_" } else { host };
     Route {
         ingress: scope.key.clone(),
-        host: if host.is_empty() { "_".into() } else { host.into() },
+        series: Route::series(scope.key, host, path, &backend),
+        host: host.into(),
         path: path.into(),
         backend,
         settings: scope.settings.clone(),

@@ -74,7 +74,8 @@ pub enum Variable {
 }
 
 impl Variable {
-    fn named(name: &str) -> Option<Variable> {
+    /// The variable of a name.
+    pub fn named(name: &str) -> Option<Variable> {
         Some(match name {
             "request_uri" => Variable::RequestUri,
             "escaped_request_uri" => Variable::EscapedRequestUri,
@@ -337,7 +338,7 @@ fn escape_component(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The variable name at the start of `text` (`name`, `{name}` or one digit) and what follows it.
-fn take_name(text: &str) -> (&str, &str) {
+pub fn take_name(text: &str) -> (&str, &str) {
     if let Some(braced) = text.strip_prefix('{')
         && let Some((name, rest)) = braced.split_once('}')
     {

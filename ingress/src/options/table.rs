@@ -5,10 +5,11 @@ use super::values::{
     duration, error_status, header_name, header_names, paths, proxies, seconds_or_zero,
 };
 use super::{LogEscape, Options, Risk};
+use crate::access_log::format::LogFormat;
 use crate::annotations::values::{Refusal, boolean, networks, number};
 use crate::annotations::{self, Support};
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// What an option is read into.
 #[derive(Clone, Copy)]
@@ -249,10 +250,7 @@ pub const ROWS: &[OptionRow] = &[
         Ok(())
     }),
     global("enable-access-log-for-default-backend", set!(access_log.default_backend = boolean)),
-    global("log-format-upstream", |options, value| {
-        options.access_log.format = Some(value.to_owned()).filter(|value| !value.is_empty());
-        Ok(())
-    }),
+    global("log-format-upstream", log_format),
     global("log-format-escape-json", |options, value| {
         if boolean(value)? {
             options.access_log.escape = LogEscape::Json;
@@ -411,6 +409,18 @@ fn risk(value: &str) -> Result<Risk, Refusal> {
         "critical" => Ok(Risk::Critical),
         _ => Err(Refusal::invalid("want Low, Medium, High or Critical")),
     }
+}
+
+fn log_format(options: &mut Options, value: &str) -> Result<(), Refusal> {
+    if value.is_empty() {
+        return Ok(());
+    }
+    let (format, unknown) = LogFormat::parse(value);
+    options.access_log.format = Arc::new(format);
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::Refused(format!("{} have no value here and print nothing", unknown.join(", "))))
 }
 
 /// Versions that are spoken here are switched; the older ones are gone for good.

@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access_log;
 mod backend;
 mod changes;
 mod cluster;
 mod from_api;
 mod harness;
 mod hostile;
+mod metrics;
 mod options;
 mod recorder;
 mod redirects;

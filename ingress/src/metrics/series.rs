@@ -1,0 +1,357 @@
+//! What is counted for each route, under the names and labels of ingress-nginx.
+//!
+//! A [`Route`](crate::snapshot::Route) holds its series: a request finds its counters by walking a short
+//! list, and adds to them without a lock. Routes of the same identity share series, so that they survive a
+//! change of the route; they are gone with the last route that holds them. Clients cannot add any: methods
+//! are lumped together, hosts and paths are those of rules, and the number of statuses is bounded.
+
+use super::histogram::{Histogram, LENGTH_BYTES, SIZE_BYTES, TIMES_NS};
+use http::Method;
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+/// Combinations of method, status and canary counted for a route; the rest shares one.
+const COMBINATIONS_MAX: usize = 192;
+/// The status of the rest.
+const OTHER_STATUS: u16 = 0;
+
+/// What makes a route the same route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SeriesKey {
+    /// The rule's host; `_` for none.
+    pub host: String,
+    /// The rule's path.
+    pub path: String,
+    /// Of the Ingress.
+    pub namespace: String,
+    /// Its name.
+    pub ingress: String,
+    /// Of the backend.
+    pub service: String,
+}
+
+/// The series of one route.
+#[derive(Debug)]
+pub struct RouteSeries {
+    key: SeriesKey,
+    first: OnceLock<Box<Combination>>,
+}
+
+/// A method, a status, and whether the canary answered.
+#[derive(Debug)]
+struct Combination {
+    method: &'static str,
+    status: u16,
+    canary: Box<str>,
+    counted: Counted,
+    next: OnceLock<Box<Combination>>,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    request_duration: Histogram<{ TIMES_NS.len() }>,
+    response_duration: Histogram<{ TIMES_NS.len() }>,
+    header_duration: Histogram<{ TIMES_NS.len() }>,
+    connect_duration: Histogram<{ TIMES_NS.len() }>,
+    request_size: Histogram<{ LENGTH_BYTES.len() }>,
+    response_size: Histogram<{ LENGTH_BYTES.len() }>,
+    bytes_sent: Histogram<{ SIZE_BYTES.len() }>,
+}
+
+/// A request that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished<'a> {
+    /// What was asked.
+    pub method: &'a Method,
+    /// What was answered.
+    pub status: u16,
+    /// The canary's upstream name if it took the request.
+    pub canary: &'a str,
+    /// From the first byte of the request to the last of the answer.
+    pub took: Duration,
+    /// Of the last attempt: until there was a connection.
+    pub connected: Option<Duration>,
+    /// Until the header of the answer was there.
+    pub answered: Option<Duration>,
+    /// Until the answer was complete.
+    pub ended: Option<Duration>,
+    /// Header and body of the request.
+    pub request_bytes: u64,
+    /// Header and body of the answer.
+    pub response_bytes: u64,
+}
+
+type Known = HashMap<SeriesKey, Weak<RouteSeries>>;
+
+/// All series of the process, and when to look for dead ones next.
+static KNOWN: LazyLock<Mutex<(Known, usize)>> = LazyLock::new(|| Mutex::new((Known::new(), 1024)));
+
+impl RouteSeries {
+    /// The series of a route: those it had, while any route holds them.
+    pub fn of(key: SeriesKey) -> Arc<RouteSeries> {
+        let mut guard = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, prune_at) = &mut *guard;
+        if let Some(series) = known.get(&key).and_then(Weak::upgrade) {
+            return series;
+        }
+        if known.len() >= *prune_at {
+            known.retain(|_, series| series.strong_count() > 0);
+            *prune_at = (known.len() * 2).max(1024);
+        }
+        let series = Arc::new(RouteSeries { key: key.clone(), first: OnceLock::new() });
+        known.insert(key, Arc::downgrade(&series));
+        series
+    }
+
+    /// Counts a request.
+    pub fn observe(&self, request: &Finished<'_>) {
+        let counted = self.counted(method_label(request.method), request.status, request.canary);
+        counted.request_duration.observe(nanoseconds(request.took));
+        for (histogram, took) in [
+            (&counted.connect_duration, request.connected),
+            (&counted.header_duration, request.answered),
+            (&counted.response_duration, request.ended),
+        ] {
+            if let Some(took) = took {
+                histogram.observe(nanoseconds(took));
+            }
+        }
+        counted.request_size.observe(request.request_bytes);
+        counted.response_size.observe(request.response_bytes);
+        counted.bytes_sent.observe(request.response_bytes);
+    }
+
+    fn counted(&self, method: &'static str, status: u16, canary: &str) -> &Counted {
+        let mut place = &self.first;
+        for _ in 0..COMBINATIONS_MAX {
+            let at = place.get_or_init(|| Combination::new(method, status, canary));
+            if at.status == status && at.method == method && *at.canary == *canary {
+                return &at.counted;
+            }
+            place = &at.next;
+        }
+        &place.get_or_init(|| Combination::new(OTHER_METHOD, OTHER_STATUS, "")).counted
+    }
+
+    fn combinations(&self) -> impl Iterator<Item = &Combination> {
+        std::iter::successors(self.first.get(), |at| at.next.get()).map(|at| &**at)
+    }
+}
+
+impl Combination {
+    fn new(method: &'static str, status: u16, canary: &str) -> Box<Combination> {
+        Box::new(Combination {
+            method,
+            status,
+            canary: canary.into(),
+            counted: Counted::default(),
+            next: OnceLock::new(),
+        })
+    }
+}
+
+const OTHER_METHOD: &str = "OTHER";
+
+/// Clients may invent methods; labels must not grow with them.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => OTHER_METHOD,
+    }
+}
+
+fn nanoseconds(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Writes all series that counted something. `constant` are labels of all of them.
+pub fn render(text: &mut String, constant: &str) {
+    let mut live: Vec<Arc<RouteSeries>> = {
+        let guard = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.0.values().filter_map(Weak::upgrade).collect()
+    };
+    live.retain(|series| series.first.get().is_some());
+    live.sort_by(|a, b| {
+        let order = |key: &SeriesKey| (key.namespace.clone(), key.ingress.clone());
+        order(&a.key).cmp(&order(&b.key)).then_with(|| a.key.host.cmp(&b.key.host))
+    });
+    let counted: Vec<(String, &Counted)> = live
+        .iter()
+        .flat_map(|series| series.combinations().map(|at| (labels(&series.key, at, constant), at)))
+        .map(|(labels, at)| (labels, &at.counted))
+        .collect();
+    if counted.is_empty() {
+        return;
+    }
+    family(text, "requests", "counter", "The total number of client requests");
+    for (labels, counted) in &counted {
+        let count = counted.request_duration.count();
+        let _ = writeln!(text, "nginx_ingress_controller_requests{{{labels}}} {count}");
+    }
+    times(text, "request_duration_seconds", REQUEST, &counted, |c| &c.request_duration);
+    times(text, "response_duration_seconds", RESPONSE, &counted, |c| &c.response_duration);
+    times(text, "header_duration_seconds", HEADER, &counted, |c| &c.header_duration);
+    times(text, "connect_duration_seconds", CONNECT, &counted, |c| &c.connect_duration);
+    sizes(text, "request_size", REQUEST_SIZE, &LENGTH_BYTES, &counted, |c| &c.request_size);
+    sizes(text, "response_size", RESPONSE_SIZE, &LENGTH_BYTES, &counted, |c| &c.response_size);
+    sizes(text, "bytes_sent", BYTES_SENT, &SIZE_BYTES, &counted, |c| &c.bytes_sent);
+}
+
+const REQUEST: &str = "Time from the first byte of the request to the last of its answer";
+const RESPONSE: &str = "The time spent on receiving the response from the upstream server";
+const HEADER: &str = "The time spent on receiving first header from the upstream server";
+const CONNECT: &str = "The time spent on establishing a connection with the upstream server";
+const REQUEST_SIZE: &str = "The request length (including request line, header, and request body)";
+const RESPONSE_SIZE: &str = "The response length (including status line, header, and body)";
+const BYTES_SENT: &str = "DEPRECATED The number of bytes sent to a client";
+
+fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP nginx_ingress_controller_{name} {help}");
+    let _ = writeln!(text, "# TYPE nginx_ingress_controller_{name} {kind}");
+}
+
+fn times<'a>(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    counted: &[(String, &'a Counted)],
+    of: impl Fn(&'a Counted) -> &'a Histogram<{ TIMES_NS.len() }>,
+) {
+    family(text, name, "histogram", help);
+    for (labels, counted) in counted {
+        of(counted).render(text, name, labels, &TIMES_NS, 1e9);
+    }
+}
+
+fn sizes<'a, const N: usize>(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    bounds: &[u64; N],
+    counted: &[(String, &'a Counted)],
+    of: impl Fn(&'a Counted) -> &'a Histogram<N>,
+) {
+    family(text, name, "histogram", help);
+    for (labels, counted) in counted {
+        of(counted).render(text, name, labels, bounds, 1.0);
+    }
+}
+
+fn labels(key: &SeriesKey, at: &Combination, constant: &str) -> String {
+    let mut text = String::with_capacity(256);
+    let mut label = |name: &str, value: &str| {
+        let _ = write!(text, "{name}=\"");
+        escape(&mut text, value);
+        text.push_str("\",");
+    };
+    label("canary", &at.canary);
+    label("host", &key.host);
+    label("ingress", &key.ingress);
+    label("method", at.method);
+    label("namespace", &key.namespace);
+    label("path", &key.path);
+    label("service", &key.service);
+    match at.status {
+        OTHER_STATUS => label("status", "other"),
+        status => label("status", &status.to_string()),
+    }
+    text.push_str(constant);
+    text
+}
+
+/// A label's value as the exposition format wants it.
+pub fn escape(text: &mut String, value: &str) {
+    for character in value.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            other => text.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(host: &str) -> SeriesKey {
+        SeriesKey { host: host.into(), path: "/".into(), ..SeriesKey::default() }
+    }
+
+    fn request(method: &Method, status: u16) -> Finished<'_> {
+        Finished {
+            method,
+            status,
+            canary: "",
+            took: Duration::from_millis(3),
+            connected: None,
+            answered: None,
+            ended: None,
+            request_bytes: 80,
+            response_bytes: 146,
+        }
+    }
+
+    fn rendered(host: &str) -> Vec<String> {
+        let mut text = String::new();
+        render(&mut text, "controller_class=\"podium\"");
+        let wanted = format!("host=\"{host}\"");
+        text.lines().filter(|line| line.contains(&wanted)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn names_and_labels_are_those_of_ingress_nginx() {
+        let series = RouteSeries::of(key("names.example"));
+        series.observe(&request(&Method::from_bytes(b"BREW").unwrap(), 404));
+        let lines = rendered("names.example");
+        let labels = "canary=\"\",host=\"names.example\",ingress=\"\",method=\"OTHER\",namespace=\"\",\
+                      path=\"/\",service=\"\",status=\"404\",controller_class=\"podium\"";
+        for line in [
+            format!("nginx_ingress_controller_requests{{{labels}}} 1"),
+            format!(
+                "nginx_ingress_controller_request_duration_seconds_bucket{{{labels},le=\"0.005\"}} 1"
+            ),
+            format!("nginx_ingress_controller_request_duration_seconds_sum{{{labels}}} 0.003"),
+            format!("nginx_ingress_controller_response_size_bucket{{{labels},le=\"100\"}} 0"),
+            format!("nginx_ingress_controller_bytes_sent_bucket{{{labels},le=\"1000\"}} 1"),
+            format!("nginx_ingress_controller_request_size_count{{{labels}}} 1"),
+            format!("nginx_ingress_controller_connect_duration_seconds_count{{{labels}}} 0"),
+        ] {
+            assert!(lines.contains(&line), "{line}\n{lines:#?}");
+        }
+    }
+
+    #[test]
+    fn series_outlive_a_change_of_their_route_but_not_its_end() {
+        let before = RouteSeries::of(key("outlive.example"));
+        before.observe(&request(&Method::GET, 200));
+        let after = RouteSeries::of(key("outlive.example"));
+        drop(before);
+        after.observe(&request(&Method::GET, 200));
+        assert!(rendered("outlive.example")[0].ends_with(" 2"));
+        drop(after);
+        assert!(rendered("outlive.example").is_empty());
+        assert!(RouteSeries::of(key("outlive.example")).first.get().is_none());
+    }
+
+    #[test]
+    fn neither_clients_nor_endpoints_make_series_without_end() {
+        let series = RouteSeries::of(key("hostile.example"));
+        for number in 0..2000 {
+            let method = Method::from_bytes(format!("M{number}").as_bytes()).unwrap();
+            series.observe(&request(&method, 100 + number % 900));
+        }
+        assert_eq!(series.combinations().count(), COMBINATIONS_MAX + 1);
+        let total: u64 = series.combinations().map(|at| at.counted.request_duration.count()).sum();
+        assert_eq!(total, 2000);
+    }
+}
