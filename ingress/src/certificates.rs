@@ -2,6 +2,7 @@
 //!
 //! Which Secret serves which host is `translate`'s decision.
 
+use crate::shards::Shards;
 use crate::snapshot::Snapshot;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -11,7 +12,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 use std::sync::Arc;
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -131,12 +131,12 @@ fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, Timestamp), Certi
 }
 
 /// The certificates of a snapshot by host name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CertificateTable {
     /// Hosts.
-    pub exact: HashMap<String, Arc<Certificate>>,
+    pub exact: Shards<Arc<str>, Arc<Certificate>>,
     /// Wildcard hosts, by what follows `*.`.
-    pub wildcard: HashMap<String, Arc<Certificate>>,
+    pub wildcard: Shards<Arc<str>, Arc<Certificate>>,
     /// For every other name, and for clients that send none.
     pub fallback: Option<Arc<Certificate>>,
 }
@@ -147,13 +147,16 @@ impl CertificateTable {
         self.exact.get(host).or_else(|| self.wildcard.get(host.split_once('.')?.1))
     }
 
-    /// Gives a host (or `*.` wildcard) a certificate unless it has one.
-    pub fn offer(&mut self, host: &str, certificate: &Arc<Certificate>) {
-        match host.strip_prefix("*.") {
-            Some(suffix) => self.wildcard.entry(suffix.into()),
-            None => self.exact.entry(host.into()),
+    /// Gives a host (or `*.` wildcard) its certificate, or none.
+    pub fn set(&mut self, host: &str, certificate: Option<Arc<Certificate>>) {
+        let (table, name) = match host.strip_prefix("*.") {
+            Some(suffix) => (&mut self.wildcard, suffix),
+            None => (&mut self.exact, host),
+        };
+        match certificate {
+            Some(certificate) => table.insert(name.into(), certificate),
+            None => drop(table.remove(name)),
         }
-        .or_insert_with(|| certificate.clone());
     }
 }
 
@@ -193,8 +196,8 @@ mod tests {
         let (one, other) =
             (Arc::new(Certificate::fake().unwrap()), Arc::new(Certificate::fake().unwrap()));
         let mut table = CertificateTable::default();
-        table.offer("*.example.com", &one);
-        table.offer("a.example.com", &other);
+        table.set("*.example.com", Some(one.clone()));
+        table.set("a.example.com", Some(other.clone()));
         assert!(Arc::ptr_eq(table.get("a.example.com").unwrap(), &other));
         assert!(Arc::ptr_eq(table.get("b.example.com").unwrap(), &one));
         assert!(table.get("a.b.example.com").is_none());

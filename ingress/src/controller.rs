@@ -1,13 +1,13 @@
-//! The loop from changes to snapshots: gather, translate, swap, report.
+//! The loop from changes to snapshots: gather, update the index, swap, report.
 
 use crate::metrics::Metrics;
-use crate::objects::{Kind, ObjectKey, World};
+use crate::objects::{Kind, ObjectKey};
 use crate::options::config_map::ConfigMapOptions;
 use crate::report::Reporter;
 use crate::snapshot::Snapshot;
 use crate::source::Change;
 use crate::source::api::{ApiSource, WATCHED};
-use crate::translate::{Policy, named_objects, translate};
+use crate::translate::Index;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -25,9 +25,9 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Everything the loop owns.
 pub struct Controller {
-    /// Flags, and what the ConfigMap of options says over them.
-    pub policy: Policy,
-    /// That ConfigMap, if one is named.
+    /// All objects and what they come to.
+    pub index: Index,
+    /// The ConfigMap of options, if one is named.
     pub options: Option<ConfigMapOptions>,
     /// Where snapshots go.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
@@ -73,7 +73,6 @@ impl Controller {
         let kinds =
             if self.api.is_some() { WATCHED.into() } else { BTreeSet::from([Kind::Ingress]) };
         let mut pending = Pending { kinds, named: BTreeSet::new(), named_deadline: Instant::now() };
-        let mut world = World::default();
         loop {
             let mut batch = Vec::new();
             let wait = if pending.named.is_empty() {
@@ -87,58 +86,47 @@ impl Controller {
                 // Overdue objects no longer hold anything up; their watches go on.
                 Err(_) => pending.named.clear(),
             }
-            for change in batch {
-                pending.note(&change);
-                change.apply_to(&mut world);
-            }
+            batch.iter().for_each(|change| pending.note(change));
+            tokio::task::block_in_place(|| self.index.apply(batch));
             if !pending.kinds.is_empty() {
                 continue;
             }
             if let Some(options) = &mut self.options {
-                options.refresh(&world, &mut self.policy);
+                self.index.refresh_policy(|world, policy| options.refresh(world, policy));
             }
-            if let Some(api) = &mut self.api {
-                let wanted = named_objects(&world, &self.policy);
-                let is_named = |kind, key: &ObjectKey| wanted.contains(&(kind, key.clone()));
-                world.secrets.retain(|key, _| is_named(Kind::Secret, key));
-                world.config_maps.retain(|key, _| is_named(Kind::ConfigMap, key));
+            if let Some(api) = &mut self.api
+                && let Some(wanted) = self.index.take_named()
+            {
                 let added = api.watch_named(&wanted);
+                self.index.forget_unnamed();
                 if !added.is_empty() {
                     pending.named.extend(added);
                     pending.named_deadline = Instant::now() + NAMED_WAIT;
                 }
             }
             if !pending.blocks() {
-                tokio::task::block_in_place(|| self.publish(&world));
+                tokio::task::block_in_place(|| self.publish());
             }
         }
     }
 
-    fn publish(&mut self, world: &World) {
+    fn publish(&mut self) {
         let started = Instant::now();
         let now = Timestamp::now();
-        let translation = translate(world, &self.policy, &self.snapshot.load(), now);
-        let snapshot = Arc::new(translation.snapshot);
-        self.snapshot.store(snapshot.clone());
-        for change in &translation.endpoint_changes {
+        let update = self.index.update(now);
+        self.snapshot.store(Arc::new(update.snapshot.clone()));
+        for change in &update.endpoint_changes {
             change.backend.replace(&change.addresses);
         }
         let took = started.elapsed();
         if !self.ready.swap(true, Ordering::Relaxed) {
-            tracing::info!(
-                hosts = snapshot.hosts.len(),
-                ingresses = translation.selected.len(),
-                "ready"
-            );
+            let hosts = update.snapshot.hosts.len();
+            tracing::info!(hosts, ingresses = self.index.selected().count(), "ready");
         }
         tracing::debug!(took_ms = took.as_secs_f64() * 1000.0, "new snapshot in effect");
-        self.metrics.published(&snapshot, &translation.problems, took, now);
-        let published = self.publish_service.as_ref().and_then(|key| world.services.get(key));
-        self.reporter.report(
-            world,
-            &translation.problems,
-            &translation.selected,
-            published.map(|s| &**s),
-        );
+        self.metrics.published(&update, took, now);
+        let services = &self.index.world().services;
+        let published = self.publish_service.as_ref().and_then(|key| services.get(key));
+        self.reporter.report(&self.index, &update, published.map(|service| &**service));
     }
 }

@@ -30,6 +30,7 @@ mod report;
 mod resources;
 mod rewrite;
 mod run;
+mod shards;
 mod snapshot;
 mod source;
 mod status_server;

@@ -12,7 +12,8 @@ use crate::annotations;
 use crate::objects::Kind;
 use crate::options::table;
 use crate::problem::Problem;
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::Route;
+use crate::translate::Update;
 use certificates::CertificateMetrics;
 use jiff::Timestamp;
 use prometheus::{Encoder, Gauge, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -150,25 +151,18 @@ impl Metrics {
         self.leader.with_label_values(&[election]).set(leads.into());
     }
 
-    /// Notes a new snapshot and what is wrong with the objects behind it.
-    pub fn published(
-        &self,
-        snapshot: &Snapshot,
-        problems: &[Problem],
-        took: Duration,
-        now: Timestamp,
-    ) {
-        self.certificates.published(&snapshot.certificates_by_secret);
-        self.problems.reset();
-        self.not_honoured.reset();
-        for problem in problems {
-            self.problems
-                .with_label_values(&[problem.kind.as_str(), problem.severity.as_str()])
-                .inc();
+    /// Notes that changes are in effect, and what they changed of problems and certificates.
+    pub fn published(&self, update: &Update, took: Duration, now: Timestamp) {
+        self.certificates.published(&update.certificates);
+        let count = |problem: &Problem, by: i64| {
+            let kind = problem.kind.as_str();
+            self.problems.with_label_values(&[kind, problem.severity.as_str()]).add(by);
             if let Some(name) = not_honoured(problem) {
-                self.not_honoured.with_label_values(&[problem.kind.as_str(), name]).inc();
+                self.not_honoured.with_label_values(&[kind, name]).add(by);
             }
-        }
+        };
+        update.problems.new.iter().for_each(|problem| count(problem, 1));
+        update.problems.gone.iter().for_each(|problem| count(problem, -1));
         self.reload_ok.set(1);
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double exactly")]
         self.reload_time.set(now.as_second() as f64);
@@ -242,7 +236,9 @@ mod tests {
             Problem::error(Kind::ConfigMap, &key, "data[use-gzip]", "refused"),
             Problem::error(Kind::Ingress, &key, "spec.rules[0]", "wrong"),
         ];
-        metrics.published(&Snapshot::default(), &problems, Duration::ZERO, Timestamp::UNIX_EPOCH);
+        let mut update = Update::default();
+        update.problems.new = problems.to_vec();
+        metrics.published(&update, Duration::ZERO, Timestamp::UNIX_EPOCH);
         let text = String::from_utf8(metrics.render()).unwrap();
         for line in [
             "podium_ingress_not_honoured{kind=\"Ingress\",name=\"server-snippet\"} 1",

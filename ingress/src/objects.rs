@@ -9,10 +9,15 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
+
+/// The whole object once more, as kubectl wrote it.
+const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Names the Service of an EndpointSlice.
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -158,18 +163,31 @@ fn typed<K: DeserializeOwned>(kind: &'static str, mut value: Value) -> Result<Ar
     if key.name.is_empty() {
         return Err(ObjectError::Missing("metadata.name"));
     }
-    if let Some(fields) = value.as_object_mut() {
-        // Every object of a real cluster carries it, nothing here reads it.
-        fields
-            .get_mut("metadata")
-            .and_then(Value::as_object_mut)
-            .map(|meta| meta.remove("managedFields"));
-    }
+    drop_unread_metadata(kind, &mut value);
     serde_json::from_value(value).map(Arc::new).map_err(|source| ObjectError::Shape {
         kind,
         key,
         source,
     })
+}
+
+/// Drops what every object of a real cluster carries and nothing here reads: it takes more memory than
+/// the rest, and changes more often.
+fn drop_unread_metadata(kind: &str, value: &mut Value) {
+    let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let is_ingress = kind == "Ingress";
+    meta.retain(|field, _| match field.as_str() {
+        "name" | "namespace" | "annotations" => true,
+        "labels" => kind == "EndpointSlice",
+        "uid" | "creationTimestamp" | "resourceVersion" => is_ingress,
+        _ => false,
+    });
+    if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
+        let read = is_ingress || kind == "IngressClass";
+        annotations.retain(|name, _| read && name != LAST_APPLIED_ANNOTATION);
+    }
 }
 
 /// The key of an object not yet read.
@@ -221,6 +239,23 @@ fn convert_old_backend(backend: &mut Value) {
     fields.insert("service".into(), Value::Object(service));
 }
 
+/// What is different in a [`World`] since that was last asked.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Ingresses.
+    pub ingresses: BTreeSet<ObjectKey>,
+    /// Some IngressClass.
+    pub classes: bool,
+    /// Services: themselves or their endpoints.
+    pub services: BTreeSet<ObjectKey>,
+    /// Secrets.
+    pub secrets: BTreeSet<ObjectKey>,
+    /// ConfigMaps.
+    pub config_maps: BTreeSet<ObjectKey>,
+    /// Objects that cannot be read.
+    pub unreadable: bool,
+}
+
 /// All objects known at one moment.
 #[derive(Debug, Default)]
 pub struct World {
@@ -240,50 +275,201 @@ pub struct World {
     pub config_maps: BTreeMap<ObjectKey, Arc<ConfigMap>>,
     /// Objects and files that could not be read.
     pub unreadable: BTreeMap<(Kind, ObjectKey), Problem>,
+    slices_by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    touched: Touched,
+}
+
+/// Adds or replaces an object; whether that makes a difference.
+fn put<K: Ord, T: PartialEq>(objects: &mut BTreeMap<K, Arc<T>>, key: K, object: Arc<T>) -> bool {
+    if objects.get(&key).is_some_and(|old| Arc::ptr_eq(old, &object) || **old == *object) {
+        return false;
+    }
+    objects.insert(key, object);
+    true
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
+    Some(ObjectKey::new(ObjectKey::of(&slice.metadata).namespace, name))
 }
 
 impl World {
     /// Adds or replaces an object.
     pub fn apply(&mut self, object: Object) {
+        let touched = &mut self.touched;
         match object {
-            Object::Ingress(o) => drop(self.ingresses.insert(ObjectKey::of(&o.metadata), o)),
-            Object::IngressClass(o) => {
-                drop(self.classes.insert(ObjectKey::of(&o.metadata).name, o))
+            Object::Ingress(o) => {
+                let key = ObjectKey::of(&o.metadata);
+                if put(&mut self.ingresses, key.clone(), o) {
+                    touched.ingresses.insert(key);
+                }
             }
-            Object::Service(o) => drop(self.services.insert(ObjectKey::of(&o.metadata), o)),
-            Object::EndpointSlice(o) => drop(self.slices.insert(ObjectKey::of(&o.metadata), o)),
-            Object::Endpoints(o) => drop(self.endpoints.insert(ObjectKey::of(&o.metadata), o)),
-            Object::Secret(o) => drop(self.secrets.insert(ObjectKey::of(&o.metadata), o)),
-            Object::ConfigMap(o) => drop(self.config_maps.insert(ObjectKey::of(&o.metadata), o)),
+            Object::IngressClass(o) => {
+                touched.classes |= put(&mut self.classes, ObjectKey::of(&o.metadata).name, o);
+            }
+            Object::Service(o) => {
+                let key = ObjectKey::of(&o.metadata);
+                if put(&mut self.services, key.clone(), o) {
+                    touched.services.insert(key);
+                }
+            }
+            Object::EndpointSlice(o) => self.apply_slice(o),
+            Object::Endpoints(o) => {
+                let key = ObjectKey::of(&o.metadata);
+                if put(&mut self.endpoints, key.clone(), o) {
+                    touched.services.insert(key);
+                }
+            }
+            Object::Secret(o) => {
+                let key = ObjectKey::of(&o.metadata);
+                if put(&mut self.secrets, key.clone(), o) {
+                    touched.secrets.insert(key);
+                }
+            }
+            Object::ConfigMap(o) => {
+                let key = ObjectKey::of(&o.metadata);
+                if put(&mut self.config_maps, key.clone(), o) {
+                    touched.config_maps.insert(key);
+                }
+            }
         }
+    }
+
+    fn apply_slice(&mut self, slice: Arc<EndpointSlice>) {
+        let key = ObjectKey::of(&slice.metadata);
+        let service = service_of(&slice);
+        if self.slices.get(&key).is_some_and(|old| service_of(old) != service) {
+            self.remove_slice(&key);
+        }
+        if put(&mut self.slices, key.clone(), slice)
+            && let Some(service) = service
+        {
+            self.slices_by_service.entry(service.clone()).or_default().insert(key);
+            self.touched.services.insert(service);
+        }
+    }
+
+    fn remove_slice(&mut self, key: &ObjectKey) {
+        let Some(service) = self.slices.remove(key).and_then(|old| service_of(&old)) else {
+            return;
+        };
+        if let Some(keys) = self.slices_by_service.get_mut(&service) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.slices_by_service.remove(&service);
+            }
+        }
+        self.touched.services.insert(service);
     }
 
     /// Takes an object as it came: one that cannot be read replaces its old form by a problem.
     pub fn apply_value(&mut self, kind: Kind, value: Value) {
         let key = key_of_value(&value);
-        self.remove(kind, &key);
         match Object::parse(value) {
-            Ok(Some(object)) => self.apply(object),
-            Ok(None) => {}
+            Ok(Some(object)) => {
+                self.apply(object);
+                self.touched.unreadable |= self.unreadable.remove(&(kind, key)).is_some();
+            }
+            Ok(None) => self.remove(kind, &key),
             Err(error) => {
+                self.remove(kind, &key);
                 let problem = Problem::error(kind, &key, "", format!("cannot be read: {error}"));
                 self.unreadable.insert((kind, key), problem);
+                self.touched.unreadable = true;
+            }
+        }
+    }
+
+    /// Replaces everything.
+    pub fn replace_all(&mut self, objects: Vec<Object>, problems: Vec<Problem>) {
+        let mut old = std::mem::take(self);
+        self.touched = std::mem::take(&mut old.touched);
+        for object in objects {
+            self.keep_old(&mut old, &object);
+            self.apply(object);
+        }
+        for kind in ALL_KINDS {
+            for key in old.keys(kind) {
+                old.remove(kind, &key);
+            }
+        }
+        let gone = old.take_touched();
+        self.touched.ingresses.extend(gone.ingresses);
+        self.touched.services.extend(gone.services);
+        self.touched.services.extend(old.endpoints.into_keys());
+        self.touched.secrets.extend(gone.secrets);
+        self.touched.config_maps.extend(gone.config_maps);
+        self.touched.classes |= gone.classes;
+        self.touched.unreadable = true;
+        for problem in problems {
+            self.unreadable.insert((problem.kind, problem.object.clone()), problem);
+        }
+    }
+
+    /// Moves what an object was before from the old world to this one, untouched.
+    fn keep_old(&mut self, old: &mut World, object: &Object) {
+        match object {
+            Object::Ingress(o) => {
+                take(&mut self.ingresses, &mut old.ingresses, ObjectKey::of(&o.metadata))
+            }
+            Object::IngressClass(o) => {
+                take(&mut self.classes, &mut old.classes, ObjectKey::of(&o.metadata).name);
+            }
+            Object::Service(o) => {
+                take(&mut self.services, &mut old.services, ObjectKey::of(&o.metadata))
+            }
+            Object::EndpointSlice(o) => {
+                let key = ObjectKey::of(&o.metadata);
+                if let Some(service) = old.slices.get(&key).and_then(|slice| service_of(slice)) {
+                    self.slices_by_service.entry(service).or_default().insert(key.clone());
+                }
+                take(&mut self.slices, &mut old.slices, key);
+            }
+            Object::Endpoints(o) => {
+                take(&mut self.endpoints, &mut old.endpoints, ObjectKey::of(&o.metadata))
+            }
+            Object::Secret(o) => {
+                take(&mut self.secrets, &mut old.secrets, ObjectKey::of(&o.metadata))
+            }
+            Object::ConfigMap(o) => {
+                take(&mut self.config_maps, &mut old.config_maps, ObjectKey::of(&o.metadata));
             }
         }
     }
 
     /// Forgets an object.
     pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
-        match kind {
-            Kind::Ingress => drop(self.ingresses.remove(key)),
-            Kind::IngressClass => drop(self.classes.remove(&key.name)),
-            Kind::Service => drop(self.services.remove(key)),
-            Kind::EndpointSlice => drop(self.slices.remove(key)),
-            Kind::Secret => drop(self.secrets.remove(key)),
-            Kind::ConfigMap => drop(self.config_maps.remove(key)),
-            Kind::File => {}
+        let touched = &mut self.touched;
+        let removed = match kind {
+            Kind::Ingress => self.ingresses.remove(key).map(|_| &mut touched.ingresses),
+            Kind::IngressClass => {
+                touched.classes |= self.classes.remove(&key.name).is_some();
+                None
+            }
+            Kind::Service => self.services.remove(key).map(|_| &mut touched.services),
+            Kind::EndpointSlice => {
+                self.remove_slice(key);
+                None
+            }
+            Kind::Secret => self.secrets.remove(key).map(|_| &mut touched.secrets),
+            Kind::ConfigMap => self.config_maps.remove(key).map(|_| &mut touched.config_maps),
+            Kind::File => None,
+        };
+        if let Some(touched) = removed {
+            touched.insert(key.clone());
         }
-        self.unreadable.remove(&(kind, key.clone()));
+        self.touched.unreadable |= self.unreadable.remove(&(kind, key.clone())).is_some();
+    }
+
+    /// The endpoint slices of a Service, by name.
+    pub fn slices_of(&self, service: &ObjectKey) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        let keys = self.slices_by_service.get(service).into_iter().flatten();
+        keys.filter_map(|key| self.slices.get(key))
+    }
+
+    /// What is different since this was last asked.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
     }
 
     /// The keys of all objects of a kind, readable or not.
@@ -302,6 +488,22 @@ impl World {
         };
         keys.extend(broken);
         keys
+    }
+}
+
+const ALL_KINDS: [Kind; 7] = [
+    Kind::Ingress,
+    Kind::IngressClass,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::Secret,
+    Kind::ConfigMap,
+    Kind::File,
+];
+
+fn take<K: Ord, T>(to: &mut BTreeMap<K, T>, from: &mut BTreeMap<K, T>, key: K) {
+    if let Some(object) = from.remove(&key) {
+        to.insert(key, object);
     }
 }
 

@@ -106,7 +106,7 @@ impl IngressProxy {
         access::check(&route, session, state).await?;
         if route.backend.endpoints().is_empty() {
             // ingress-nginx answers 404 by itself while its default backend has no endpoints.
-            return Err(Answer::status(if route.is_default() { 404 } else { 503 }));
+            return Err(Answer::status(if route.unclaimed { 404 } else { 503 }));
         }
         match &route.rewrite {
             Some(rewrite) => {

@@ -3,8 +3,9 @@
 //! What to write is decided here by comparing; writing happens in a task of its own, so that a slow API
 //! never delays a snapshot.
 
-use crate::objects::{Kind, ObjectKey, World};
+use crate::objects::{Kind, ObjectKey};
 use crate::problem::{Problem, Severity};
+use crate::translate::{Index, Update};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Service};
 use k8s_openapi::api::networking::v1::Ingress;
@@ -12,8 +13,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Error};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 const COMPONENT: &str = "podium-ingress";
@@ -31,8 +33,9 @@ enum Write {
 
 /// Remembers what was told already.
 pub struct Reporter {
-    known: BTreeSet<Problem>,
     statuses: BTreeMap<ObjectKey, Value>,
+    /// The value of the last call.
+    wanted: Value,
     addresses: Vec<String>,
     writes: Option<mpsc::Sender<Write>>,
 }
@@ -45,60 +48,60 @@ impl Reporter {
             tokio::spawn(write_all(client, queue));
             writes
         });
-        Reporter { known: BTreeSet::new(), statuses: BTreeMap::new(), addresses, writes }
+        Reporter { statuses: BTreeMap::new(), wanted: Value::Null, addresses, writes }
     }
 
-    /// Reports what is new since the last call.
-    pub fn report(
-        &mut self,
-        world: &World,
-        problems: &[Problem],
-        selected: &BTreeSet<ObjectKey>,
-        published: Option<&Service>,
-    ) {
-        let current: BTreeSet<Problem> = problems.iter().cloned().collect();
-        for problem in current.difference(&self.known) {
+    /// Reports what an update changed. `published` is the Service whose addresses go into statuses.
+    pub fn report(&mut self, index: &Index, update: &Update, published: Option<&Service>) {
+        let ingresses = &index.world().ingresses;
+        for problem in &update.problems.new {
             match problem.severity {
                 Severity::Error => tracing::error!("{problem}"),
                 Severity::Warning => tracing::warn!("{problem}"),
             }
-            if let Some(ingress) =
-                world.ingresses.get(&problem.object).filter(|_| problem.kind == Kind::Ingress)
-            {
+            let ingress = ingresses.get(&problem.object).filter(|_| problem.kind == Kind::Ingress);
+            if let Some(ingress) = ingress {
                 self.send(Write::Event(Box::new(event(ingress, problem, Timestamp::now()))));
             }
         }
-        for problem in self.known.difference(&current) {
+        for problem in &update.problems.gone {
             tracing::info!("no longer: {problem}");
         }
-        self.known = current;
-        self.report_statuses(world, selected, published);
+        self.report_statuses(index, update, published);
     }
 
-    fn report_statuses(
-        &mut self,
-        world: &World,
-        selected: &BTreeSet<ObjectKey>,
-        published: Option<&Service>,
-    ) {
+    /// Writes addresses into the status of Ingresses: of all of ours where the addresses are new, else of
+    /// those that are.
+    fn report_statuses(&mut self, index: &Index, update: &Update, published: Option<&Service>) {
         let wanted = load_balancer(&self.addresses, published);
         if self.writes.is_none() || wanted.as_array().is_none_or(Vec::is_empty) {
             return;
         }
-        self.statuses.retain(|key, _| selected.contains(key));
-        for key in selected {
-            let Some(ingress) = world.ingresses.get(key) else {
-                continue;
-            };
+        let all = self.wanted != wanted;
+        let touched: Vec<Arc<Ingress>> = match all {
+            true => index.selected().cloned().collect(),
+            false => {
+                update.ingresses.iter().filter_map(|key| index.ingress(key).cloned()).collect()
+            }
+        };
+        self.wanted = wanted;
+        for key in &update.ingresses {
+            if index.ingress(key).is_none() {
+                self.statuses.remove(key);
+            }
+        }
+        for ingress in touched {
+            let key = ObjectKey::of(&ingress.metadata);
             let status = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
             let present =
                 serde_json::to_value(status.and_then(|balancer| balancer.ingress.as_ref()));
-            let sent = self.statuses.get(key);
-            if present.ok().as_ref() == Some(&wanted) {
-                self.statuses.remove(key);
-            } else if sent != Some(&wanted) && self.send(Write::Status(key.clone(), wanted.clone()))
+            let sent = self.statuses.get(&key);
+            if present.ok().as_ref() == Some(&self.wanted) {
+                self.statuses.remove(&key);
+            } else if sent != Some(&self.wanted)
+                && self.send(Write::Status(key.clone(), self.wanted.clone()))
             {
-                self.statuses.insert(key.clone(), wanted.clone());
+                self.statuses.insert(key, self.wanted.clone());
             }
         }
     }

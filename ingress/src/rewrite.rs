@@ -3,8 +3,8 @@
 //! The target replaces the whole path; `$1`… and named groups stand for what the rule's path captured;
 //! the query is kept unless the target ends in `?`. Choosing the location is left to the matcher.
 
+use crate::matcher::expression::{Expression, Groups};
 use crate::uri::{Escape, escape_into};
-use regex::bytes::{Captures, Regex};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -21,16 +21,16 @@ pub enum TargetError {
     BareDollar,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Part {
     Literal(Vec<u8>),
     Group(usize),
 }
 
 /// A parsed rewrite target bound to the expression whose groups it names.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rewrite {
-    pattern: Arc<Regex>,
+    pattern: Arc<Expression>,
     path: Vec<Part>,
     query: Option<Vec<Part>>,
     keep_query: bool,
@@ -47,8 +47,8 @@ pub enum Rewritten {
 }
 
 impl Rewrite {
-    /// Parses `target`; `pattern` is the rule's path as a case-insensitive, unanchored expression.
-    pub fn parse(target: &str, pattern: Arc<Regex>) -> Result<Rewrite, TargetError> {
+    /// Parses `target`; `pattern` is the rule's path.
+    pub fn parse(target: &str, pattern: Arc<Expression>) -> Result<Rewrite, TargetError> {
         let redirect = target.starts_with("http://") || target.starts_with("https://");
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -74,7 +74,7 @@ impl Rewrite {
     /// itself escaped something or wrote a `+`, as nginx does it, and where a query would be none
     /// otherwise.
     pub fn apply(&self, path: &[u8], query: Option<&[u8]>, quoted: bool) -> Option<Rewritten> {
-        let captures = self.pattern.captures(path)?;
+        let captures = self.pattern.groups(path)?;
         let mut new_path = Vec::with_capacity(path.len() + 16);
         let escaped = quoted || path.contains(&b'+');
         let in_location = (self.redirect && escaped).then_some(Escape::Location);
@@ -108,7 +108,7 @@ impl Rewrite {
     }
 }
 
-fn expand(out: &mut Vec<u8>, parts: &[Part], captures: &Captures<'_>, escape: Option<Escape>) {
+fn expand(out: &mut Vec<u8>, parts: &[Part], captures: &Groups<'_>, escape: Option<Escape>) {
     for part in parts {
         match part {
             Part::Literal(text) => out.extend_from_slice(text),
@@ -117,15 +117,15 @@ fn expand(out: &mut Vec<u8>, parts: &[Part], captures: &Captures<'_>, escape: Op
                     continue;
                 };
                 match escape {
-                    Some(escape) => escape_into(out, captured.as_bytes(), escape),
-                    None => out.extend_from_slice(captured.as_bytes()),
+                    Some(escape) => escape_into(out, captured, escape),
+                    None => out.extend_from_slice(captured),
                 }
             }
         }
     }
 }
 
-fn parse_parts(text: &str, pattern: &Regex) -> Result<Vec<Part>, TargetError> {
+fn parse_parts(text: &str, pattern: &Expression) -> Result<Vec<Part>, TargetError> {
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -158,26 +158,22 @@ fn take_name(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-fn group_of(name: &str, pattern: &Regex) -> Result<usize, TargetError> {
+fn group_of(name: &str, pattern: &Expression) -> Result<usize, TargetError> {
     if name.is_empty() {
         return Err(TargetError::BareDollar);
     }
     if let Ok(number @ 1..) = name.parse::<usize>() {
         return Ok(number);
     }
-    pattern
-        .capture_names()
-        .position(|group| group == Some(name))
-        .ok_or_else(|| TargetError::UnknownVariable(name.into()))
+    pattern.group_named(name).ok_or_else(|| TargetError::UnknownVariable(name.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matcher::compile;
 
     fn check(path: &str, target: &str, sent: &str, expected: &str) {
-        let rewrite = Rewrite::parse(target, Arc::new(compile(path).unwrap())).unwrap();
+        let rewrite = Rewrite::parse(target, Arc::new(Expression::compile(path).unwrap())).unwrap();
         let sent = crate::uri::Target::parse(sent.as_bytes()).unwrap();
         let normal = crate::uri::normalize(sent.path).unwrap();
         let out = match rewrite.apply(&normal.path, sent.query, normal.quoted).unwrap() {
@@ -237,7 +233,7 @@ mod tests {
 
     #[test]
     fn unknown_variables_are_refused() {
-        let pattern = Arc::new(compile("/a").unwrap());
+        let pattern = Arc::new(Expression::compile("/a").unwrap());
         let error = Rewrite::parse("/$host", pattern.clone()).unwrap_err();
         assert_eq!(error, TargetError::UnknownVariable("host".into()));
         assert_eq!(Rewrite::parse("/a$", pattern).unwrap_err(), TargetError::BareDollar);

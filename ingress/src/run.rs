@@ -20,7 +20,7 @@ use crate::report::Reporter;
 use crate::snapshot::Snapshot;
 use crate::source::{api::ApiSource, files};
 use crate::status_server::{self, StatusServer};
-use crate::translate::Policy;
+use crate::translate::{Index, Policy};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use pingora::proxy::{HttpProxy, http_proxy};
@@ -292,7 +292,7 @@ fn start_controller(
     };
     let options = config.config_map.as_ref().map(|pair| ConfigMapOptions::new(key(pair), &policy));
     let controller = Controller {
-        policy,
+        index: Index::new(policy),
         options,
         snapshot,
         ready,

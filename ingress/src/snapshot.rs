@@ -4,26 +4,25 @@
 
 use crate::annotations::Settings;
 use crate::balance::{Backend, BackendKey};
-use crate::certificates::{Certificate, CertificateTable};
+use crate::certificates::CertificateTable;
 use crate::matcher::Matcher;
 use crate::metrics::series::{RouteSeries, SeriesKey};
 use crate::objects::ObjectKey;
 use crate::options::Options;
 use crate::resources::Resources;
 use crate::rewrite::Rewrite;
-use regex::bytes::Regex;
-use std::collections::HashMap;
+use crate::shards::Shards;
 use std::sync::Arc;
 
 /// One path of one rule, or a default backend.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Route {
     /// The Ingress it comes from.
-    pub ingress: ObjectKey,
+    pub ingress: Arc<ObjectKey>,
     /// The rule's host for logs and metrics; `_` for none.
-    pub host: String,
+    pub host: Arc<str>,
     /// The rule's path for metrics.
-    pub path: String,
+    pub path: Arc<str>,
     /// Where requests go.
     pub backend: Arc<Backend>,
     /// Settings from annotations.
@@ -37,12 +36,15 @@ pub struct Route {
     /// Takes over some of the requests.
     pub canary: Option<Arc<CanaryRoute>>,
     /// The Service of the `default-backend` annotation, by its first port: for `custom-http-errors`, and
-    /// in place of `backend` while that has no endpoints. `None` also if the Service is not there.
+    /// in place of `backend` while that has no endpoints. It has none itself if the Service is not there.
     pub default_backend: Option<Arc<Backend>>,
     /// What is counted for it.
     pub series: Arc<RouteSeries>,
     /// Answers 503: its configuration is wrong in a way that must not be served.
     pub closed: bool,
+    /// No rule asks for it: it goes to the default backend of the controller, and answers 404 while that
+    /// has no endpoints. What the first Ingress of the host says about all of it holds here too.
+    pub unclaimed: bool,
 }
 
 impl Route {
@@ -73,7 +75,7 @@ impl Route {
 #[derive(Debug)]
 pub struct CanaryRoute {
     /// The Ingress it comes from.
-    pub ingress: ObjectKey,
+    pub ingress: Arc<ObjectKey>,
     /// Its settings: `canary` says which requests it takes.
     pub settings: Arc<Settings>,
     /// Where they go.
@@ -81,11 +83,12 @@ pub struct CanaryRoute {
 }
 
 /// The rules of one host.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct HostRoutes {
     /// Rules by path.
     pub matcher: Matcher<Arc<Route>>,
-    /// `spec.defaultBackend` of the Ingress that first named the host.
+    /// What no rule matches: `spec.defaultBackend` of the Ingress that first named the host, or the
+    /// default backend of the controller under that Ingress's settings.
     pub fallback: Option<Arc<Route>>,
     /// The host is here only to send clients to this one (`from-to-www-redirect`): there are no rules.
     pub www_redirect: Option<Arc<str>>,
@@ -102,30 +105,42 @@ impl HostRoutes {
     }
 }
 
-/// Everything a request needs.
-#[derive(Debug, Default)]
+/// Everything a request needs. A copy shares what is the same.
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Options of the whole controller.
     pub options: Arc<Options>,
     /// Rules by host.
-    pub hosts: HashMap<String, Arc<HostRoutes>>,
+    pub hosts: Shards<Arc<str>, Arc<HostRoutes>>,
     /// Rules by what follows `*.`.
-    pub wildcards: HashMap<String, Arc<HostRoutes>>,
+    pub wildcards: Shards<Arc<str>, Arc<HostRoutes>>,
     /// Rules without a host.
     pub any_host: Option<Arc<HostRoutes>>,
     /// The default backend of the whole controller.
     pub fallback: Option<Arc<Route>>,
-    /// Backends by key, for retries after endpoints changed.
-    pub backends: HashMap<BackendKey, Arc<Backend>>,
+    /// Backends in use.
+    pub backends: Shards<BackendKey, Arc<Backend>>,
     /// Certificates by host.
     pub certificates: CertificateTable,
-    /// Certificates by Secret, kept to notice changes and to outlive broken ones.
-    pub certificates_by_secret: HashMap<ObjectKey, Arc<Certificate>>,
-    /// Compiled expressions, carried from snapshot to snapshot.
-    pub expressions: HashMap<String, Arc<Regex>>,
 }
 
 impl Snapshot {
+    /// Sets or removes the rules of a host as an Ingress writes it.
+    pub fn set_host(&mut self, host: &str, routes: Option<Arc<HostRoutes>>) {
+        let (table, name) = match host.strip_prefix("*.") {
+            _ if host.is_empty() => {
+                self.any_host = routes;
+                return;
+            }
+            Some(suffix) => (&mut self.wildcards, suffix),
+            None => (&mut self.hosts, host),
+        };
+        match routes {
+            Some(routes) => table.insert(name.into(), routes),
+            None => drop(table.remove(name)),
+        }
+    }
+
     /// The rules for a host: its own, its wildcard's, else those without a host. `host` is lower-case
     /// and without a port.
     pub fn host(&self, host: &str) -> Option<&Arc<HostRoutes>> {

@@ -39,13 +39,7 @@ impl Change {
                 }
             }
             Change::Everything(objects, problems) => {
-                *world = World::default();
-                for object in objects {
-                    world.apply(object);
-                }
-                for problem in problems {
-                    world.unreadable.insert((problem.kind, problem.object.clone()), problem);
-                }
+                world.replace_all(objects, problems);
             }
         }
     }

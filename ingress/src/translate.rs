@@ -1,29 +1,37 @@
 //! Objects in, a snapshot and a list of problems out: pure, and the only place that decides routing.
 //!
-//! Nothing wrong in one object affects another: a bad rule, backend or Secret yields a problem and is
-//! left out. Ties go to the older object.
+//! What everything came to is kept in an [`Index`]; a change costs about as much as it concerns. Nothing
+//! wrong in one object affects another: a bad rule, backend or Secret yields a problem and is left out.
+//! Ties go to the older object.
 
 mod backends;
+mod compile;
+mod expressions;
 mod hosts;
+mod problems;
 mod tls;
 
-use crate::annotations::{self, Annotated, Settings};
+use crate::annotations::Settings;
 use crate::balance::Backend;
 use crate::certificates::Certificate;
 use crate::class::ClassSelection;
-use crate::matcher::PathType;
-use crate::objects::{Kind, ObjectKey, World};
+use crate::objects::{Kind, ObjectKey, Touched, World};
 use crate::options::Options;
 use crate::problem::Problem;
-use crate::resources::Resources;
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::{HostRoutes, Route, Snapshot};
+use crate::source::Change;
 use backends::Backends;
 pub use backends::EndpointChange;
-use hosts::{Claim, Hosts};
+use compile::{Compiled, Compiler, Order, Parsed, Share, check_host};
+use expressions::Expressions;
+use hosts::{Aliases, Host, host_name, www_partner};
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
-use std::collections::{BTreeMap, BTreeSet};
+use k8s_openapi::api::networking::v1::Ingress;
+pub use problems::ProblemChanges;
+use problems::{Problems, Source};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use tls::{Certificates, TlsShare};
 
 /// What flags and the ConfigMap of options say about translation.
 #[derive(Clone, Debug)]
@@ -46,226 +54,350 @@ pub struct Policy {
     pub fake_certificate: Arc<Certificate>,
 }
 
-/// The result of a translation.
-#[derive(Debug)]
-pub struct Translation {
+/// What comes of changes.
+#[derive(Debug, Default)]
+pub struct Update {
     /// What to serve.
     pub snapshot: Snapshot,
     /// Backends of the previous snapshot that go on with other endpoints.
     pub endpoint_changes: Vec<EndpointChange>,
-    /// What is wrong, sorted.
-    pub problems: Vec<Problem>,
-    /// Ingresses that are ours, for their status.
-    pub selected: BTreeSet<ObjectKey>,
+    /// What is wrong now and was not before, and the other way round.
+    pub problems: ProblemChanges,
+    /// Secrets with another certificate, or with none any more.
+    pub certificates: Vec<(ObjectKey, Option<Arc<Certificate>>)>,
+    /// Ingresses of ours that are new, different or gone.
+    pub ingresses: BTreeSet<ObjectKey>,
 }
 
-/// Secrets and ConfigMaps that flags and Ingresses of ours name: the only ones to be read.
-pub fn named_objects(world: &World, policy: &Policy) -> BTreeSet<(Kind, ObjectKey)> {
-    let default = policy.default_certificate.iter().cloned();
-    let mut names: BTreeSet<_> = default.map(|key| (Kind::Secret, key)).collect();
-    names.extend(policy.named_config_maps.iter().map(|key| (Kind::ConfigMap, key.clone())));
-    for (key, ingress) in selected(world, policy) {
-        let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
-        let secrets =
-            tls.filter_map(|tls| tls.secret_name.as_ref()).filter(|name| !name.is_empty());
-        names.extend(secrets.map(|name| (Kind::Secret, ObjectKey::new(&key.namespace, name))));
-        if let Some(annotations) = &ingress.metadata.annotations {
-            let read = annotations::parse(&key, annotations, &policy.defaults);
-            names.extend(read.settings.named_objects());
+/// An Ingress of ours.
+#[derive(Debug)]
+struct Entry {
+    key: Arc<ObjectKey>,
+    ingress: Arc<Ingress>,
+    parsed: Parsed,
+    /// What of it is in the tables.
+    compiled: Option<Compiled>,
+    tls: TlsShare,
+}
+
+/// What is to be looked at with the next snapshot.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Ingresses to compile, and whether what they name in Secrets and ConfigMaps is different.
+    ingresses: BTreeMap<ObjectKey, bool>,
+    services: BTreeSet<ObjectKey>,
+    secrets: BTreeSet<ObjectKey>,
+    hosts: BTreeSet<Arc<str>>,
+    /// Names with perhaps other routes or certificates.
+    names: BTreeSet<Arc<str>>,
+    reported: BTreeSet<ObjectKey>,
+    policy: bool,
+}
+
+/// All objects, and what they come to.
+#[derive(Debug)]
+pub struct Index {
+    policy: Policy,
+    world: World,
+    entries: BTreeMap<ObjectKey, Entry>,
+    /// Secrets and ConfigMaps in use, and the Ingresses that name them.
+    named: BTreeMap<(Kind, ObjectKey), BTreeSet<ObjectKey>>,
+    named_changed: bool,
+    backends: Backends,
+    certificates: Certificates,
+    expressions: Expressions,
+    hosts: HashMap<Arc<str>, Host>,
+    aliases: Aliases,
+    catch_alls: BTreeMap<Order, Arc<Route>>,
+    problems: Problems,
+    snapshot: Snapshot,
+    pending: Pending,
+    /// Names the controller itself where Ingresses are listed as users.
+    own_key: Arc<ObjectKey>,
+    /// What the controller itself names.
+    own_named: BTreeSet<(Kind, ObjectKey)>,
+    own_backend: Option<Arc<Backend>>,
+}
+
+impl Index {
+    /// An index of nothing.
+    pub fn new(policy: Policy) -> Index {
+        let mut index = Index {
+            policy,
+            world: World::default(),
+            entries: BTreeMap::new(),
+            named: BTreeMap::new(),
+            named_changed: true,
+            backends: Backends::default(),
+            certificates: Certificates::default(),
+            expressions: Expressions::default(),
+            hosts: HashMap::new(),
+            aliases: Aliases::default(),
+            catch_alls: BTreeMap::new(),
+            problems: Problems::default(),
+            snapshot: Snapshot::default(),
+            pending: Pending { policy: true, ..Pending::default() },
+            own_key: Arc::new(ObjectKey::new("", "")),
+            own_named: BTreeSet::new(),
+            own_backend: None,
+        };
+        index.name_own();
+        index
+    }
+
+    /// Names what flags and options name.
+    fn name_own(&mut self) {
+        let secret = self.policy.default_certificate.iter().cloned();
+        let maps = self.policy.named_config_maps.iter().cloned();
+        let new: BTreeSet<_> = secret
+            .map(|key| (Kind::Secret, key))
+            .chain(maps.map(|key| (Kind::ConfigMap, key)))
+            .collect();
+        let old = std::mem::replace(&mut self.own_named, new.clone());
+        let own = self.own_key.clone();
+        self.name(new.difference(&old).cloned(), &own);
+        self.unname(old.difference(&new), &own);
+    }
+
+    /// Lets options be read again, which says whether they changed. If so, everything is.
+    pub fn refresh_policy(&mut self, read: impl FnOnce(&World, &mut Policy) -> bool) {
+        if !read(&self.world, &mut self.policy) {
+            return;
+        }
+        self.pending.policy = true;
+        self.name_own();
+        let ours: Vec<_> =
+            self.entries.iter().map(|(key, entry)| (key.clone(), entry.ingress.clone())).collect();
+        for (key, ingress) in ours {
+            self.pending.ingresses.insert(key.clone(), true);
+            self.parse(&key, ingress);
         }
     }
-    names
-}
 
-/// Translates all objects. `previous` lends certificates, expressions and round-robin positions.
-pub fn translate(
-    world: &World,
-    policy: &Policy,
-    previous: &Snapshot,
-    now: Timestamp,
-) -> Translation {
-    let mut run = Run {
-        world,
-        policy,
-        backends: Backends::new(world, previous),
-        hosts: Hosts::new(previous),
-        problems: world.unreadable.values().chain(&policy.option_problems).cloned().collect(),
-    };
-    let selected = selected(world, policy);
-    for (key, ingress) in &selected {
-        run.ingress(key, ingress);
+    /// All objects.
+    pub fn world(&self) -> &World {
+        &self.world
     }
-    let certificates = tls::certificates(
-        world,
-        policy,
-        &selected,
-        &mut run.hosts,
-        previous,
-        now,
-        &mut run.problems,
-    );
-    let fallback = policy.default_backend.as_ref().and_then(|service| run.default_route(service));
-    let (built, expressions) = run.hosts.build();
-    let mut problems = run.problems;
-    problems.sort();
-    problems.dedup();
-    let (backends, endpoint_changes) = run.backends.into_parts();
-    let snapshot = Snapshot {
-        options: policy.options.clone(),
-        hosts: built.exact,
-        wildcards: built.wildcard,
-        any_host: built.any,
-        fallback,
-        backends,
-        certificates: certificates.table,
-        certificates_by_secret: certificates.by_secret,
-        expressions,
-    };
-    let selected = selected.into_iter().map(|(key, _)| key).collect();
-    Translation { snapshot, endpoint_changes, problems, selected }
-}
 
-/// Ingresses of ours, oldest first; those without a creation time come last, by name.
-fn selected(world: &World, policy: &Policy) -> Vec<(ObjectKey, Arc<Ingress>)> {
-    let ours = world.ingresses.iter().filter(|(_, ingress)| policy.classes.selects(ingress, world));
-    let mut ours: Vec<_> = ours.map(|(key, ingress)| (key.clone(), ingress.clone())).collect();
-    ours.sort_by_key(|(key, ingress)| {
-        let created = ingress.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (created.is_none(), created, key.clone())
-    });
-    ours
-}
+    /// Everything that is wrong, sorted.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.all()
+    }
 
-struct Run<'a> {
-    world: &'a World,
-    policy: &'a Policy,
-    backends: Backends<'a>,
-    hosts: Hosts<'a>,
-    problems: Vec<Problem>,
-}
+    /// The Ingresses that are ours.
+    pub fn selected(&self) -> impl Iterator<Item = &Arc<Ingress>> {
+        self.entries.values().map(|entry| &entry.ingress)
+    }
 
-/// What the rules of one Ingress share.
-struct Scope<'a> {
-    key: &'a ObjectKey,
-    settings: Arc<Settings>,
-    resources: Arc<Resources>,
-    options: Arc<Options>,
-    closed: bool,
-}
+    /// An Ingress, if it is ours.
+    pub fn ingress(&self, key: &ObjectKey) -> Option<&Arc<Ingress>> {
+        self.entries.get(key).map(|entry| &entry.ingress)
+    }
 
-impl Run<'_> {
-    fn ingress(&mut self, key: &ObjectKey, ingress: &Ingress) {
-        let none = BTreeMap::new();
-        let annotations = ingress.metadata.annotations.as_ref().unwrap_or(&none);
-        let mut read = annotations::parse(key, annotations, &self.policy.defaults);
-        let (resources, refused) =
-            Resources::resolve(key, &read.settings, self.world, &self.policy.options);
-        for (name, refusal) in refused {
-            read.refuse(key, name, None, refusal);
+    /// Takes in changes. They have their effect with the next `update`.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            change.apply_to(&mut self.world);
         }
-        let Annotated { settings, closed, problems } = read;
-        let closed = closed || self.policy.options.closed;
-        self.problems.extend(problems);
-        let Some(spec) = ingress.spec.as_ref().filter(|_| !settings.canary.enabled) else {
+        let touched = self.world.take_touched();
+        self.note(touched);
+    }
+
+    /// Secrets and ConfigMaps that flags and Ingresses of ours name: the only ones to be read. `None`
+    /// if they are the same as when this was last asked.
+    pub fn take_named(&mut self) -> Option<BTreeSet<(Kind, ObjectKey)>> {
+        std::mem::take(&mut self.named_changed).then(|| self.named.keys().cloned().collect())
+    }
+
+    /// Forgets Secrets and ConfigMaps that nobody names.
+    pub fn forget_unnamed(&mut self) {
+        let named = |kind: Kind, key: &ObjectKey| self.named.contains_key(&(kind, key.clone()));
+        self.world.secrets.retain(|key, _| named(Kind::Secret, key));
+        self.world.config_maps.retain(|key, _| named(Kind::ConfigMap, key));
+    }
+
+    fn note(&mut self, touched: Touched) {
+        let ingresses = match touched.classes {
+            true => self.world.ingresses.keys().cloned().collect::<BTreeSet<_>>(),
+            false => BTreeSet::new(),
+        };
+        for key in touched.ingresses.union(&ingresses) {
+            self.note_ingress(key);
+        }
+        let secrets = touched.secrets.iter().map(|key| (Kind::Secret, key.clone()));
+        let maps = touched.config_maps.iter().map(|key| (Kind::ConfigMap, key.clone()));
+        for object in secrets.chain(maps) {
+            for user in self.named.get(&object).into_iter().flatten() {
+                self.pending.ingresses.insert(user.clone(), true);
+            }
+        }
+        self.pending.services.extend(touched.services);
+        self.pending.secrets.extend(touched.secrets);
+        if touched.unreadable {
+            let found = self.world.unreadable.values().cloned().collect();
+            self.problems.set(Source::Unreadable, found);
+        }
+    }
+
+    /// Reads the annotations of an Ingress that may be new, different or gone.
+    fn note_ingress(&mut self, key: &ObjectKey) {
+        let found = self.world.ingresses.get(key);
+        let found = found.filter(|found| self.policy.classes.selects(found, &self.world)).cloned();
+        let old = self.entries.get(key);
+        let Some(ingress) = found else {
+            if old.is_some() {
+                self.remove(key);
+            }
             return;
         };
-        let scope = Scope {
-            key,
-            settings: Arc::new(settings),
-            resources: Arc::new(resources),
-            options: self.policy.options.clone(),
-            closed,
-        };
-        let default = spec.default_backend.as_ref();
-        let rules = spec.rules.as_deref().unwrap_or_default();
-        if let Some(backend) = default.filter(|_| rules.is_empty()) {
-            let backend = self.backend(&scope, backend, "spec.defaultBackend");
-            self.hosts.catch_all(route(&scope, "", "/", backend));
+        if old.is_some_and(|old| Arc::ptr_eq(&old.ingress, &ingress)) {
+            return;
         }
-        let default = default.filter(|_| !rules.is_empty());
-        let default = default.map(|backend| self.backend(&scope, backend, "spec.defaultBackend"));
-        for (at, rule) in rules.iter().enumerate() {
-            let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
-            if let Err(why) = hosts::check_host(&host) {
-                let field = format!("spec.rules[{at}].host");
-                self.problems.push(Problem::error(Kind::Ingress, key, field, why));
-                continue;
-            }
-            let fallback = default.clone().map(|backend| route(&scope, &host, "/", backend));
-            self.hosts.open(&host, fallback);
-            if let Some(path) = &scope.settings.redirects.app_root {
-                self.hosts.send_root_to(&host, path);
-            }
-            for (path_at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
-                let field = format!("spec.rules[{at}].http.paths[{path_at}]");
-                self.path(
-                    &scope,
-                    &host,
-                    path.path.as_deref().unwrap_or_default(),
-                    &path.path_type,
-                    &path.backend,
-                    &field,
-                );
-            }
+        self.parse(key, ingress);
+    }
+
+    fn parse(&mut self, key: &ObjectKey, ingress: Arc<Ingress>) {
+        let old = self.entries.remove(key);
+        let parsed = Parsed::of(key, &ingress, &self.policy, old.as_ref().map(|old| &old.parsed));
+        let was = old.as_ref().map(|old| old.parsed.named.clone()).unwrap_or_default();
+        self.name(parsed.named.difference(&was).cloned(), key);
+        self.unname(was.difference(&parsed.named), key);
+        let renew = self.pending.ingresses.get(key) == Some(&true);
+        self.pending.ingresses.insert(key.clone(), renew);
+        self.pending.reported.insert(key.clone());
+        let entry = match old {
+            Some(old) => Entry { ingress, parsed, ..old },
+            None => Entry {
+                key: Arc::new(key.clone()),
+                ingress,
+                parsed,
+                compiled: None,
+                tls: TlsShare::default(),
+            },
+        };
+        self.entries.insert(key.clone(), entry);
+    }
+
+    fn name(&mut self, objects: impl IntoIterator<Item = (Kind, ObjectKey)>, user: &ObjectKey) {
+        for object in objects {
+            let users = self.named.entry(object).or_default();
+            self.named_changed |= users.is_empty();
+            users.insert(user.clone());
         }
     }
 
-    fn path(
+    fn unname<'a>(
         &mut self,
-        scope: &Scope<'_>,
-        host: &str,
-        path: &str,
-        path_type: &str,
-        backend: &IngressBackend,
-        field: &str,
+        objects: impl IntoIterator<Item = &'a (Kind, ObjectKey)>,
+        user: &ObjectKey,
     ) {
-        let mut refuse = |part: &str, why: String| {
-            self.problems.push(Problem::error(
-                Kind::Ingress,
-                scope.key,
-                format!("{field}.{part}"),
-                why,
-            ));
-        };
-        let path_type = match path_type {
-            "Exact" => PathType::Exact,
-            "Prefix" => PathType::Prefix,
-            "ImplementationSpecific" => PathType::ImplementationSpecific,
-            other => return refuse("pathType", format!("{other:?} is not a path type")),
-        };
-        let path = if path.is_empty() { "/" } else { path };
-        if !path.starts_with('/') {
-            return refuse("path", format!("{path:?} does not start with a slash"));
-        }
-        let backend = self.backend(scope, backend, &format!("{field}.backend"));
-        let claim = Claim {
-            path_type,
-            path: path.into(),
-            field: field.into(),
-            route: route(scope, host, path, backend),
-        };
-        if let Err(problem) = self.hosts.claim(host, claim) {
-            self.problems.push(problem);
+        for object in objects {
+            if let Some(users) = self.named.get_mut(object) {
+                users.remove(user);
+                if users.is_empty() {
+                    self.named.remove(object);
+                    self.named_changed = true;
+                }
+            }
         }
     }
 
-    fn backend(
-        &mut self,
-        scope: &Scope<'_>,
-        backend: &IngressBackend,
-        field: &str,
-    ) -> Arc<Backend> {
-        let by_cluster_ip = scope.settings.upstream.by_cluster_ip;
-        self.backends.resolve(scope.key, backend, by_cluster_ip, field, &mut self.problems)
+    /// Takes an Ingress out of everything.
+    fn remove(&mut self, key: &ObjectKey) {
+        let Some(entry) = self.entries.remove(key) else {
+            return;
+        };
+        self.unname(&entry.parsed.named, key);
+        self.pending.ingresses.remove(key);
+        self.pending.reported.insert(key.clone());
+        if let Some(old) = &entry.compiled {
+            self.replace_shares(Some(old), None);
+            self.backends.release(&old.backends, &entry.key);
+            let touched = self.certificates.replace(Some((&old.order, &entry.tls)), None);
+            self.pending.names.extend(touched);
+        }
+        for source in [Source::Ingress, Source::Services, Source::Certificates] {
+            self.problems.set(source(entry.key.clone()), Vec::new());
+        }
     }
 
-    fn default_route(&mut self, service: &ObjectKey) -> Option<Arc<Route>> {
-        let backend = self.backends.first_port(service, &mut self.problems)?;
-        let ingress = ObjectKey::new("", "");
-        let series = Route::series(&ingress, "_", "/", &backend);
-        Some(Arc::new(Route {
-            ingress,
-            series,
+    /// Replaces what an Ingress says about hosts.
+    fn replace_shares(&mut self, old: Option<&Compiled>, new: Option<&Compiled>) {
+        type Of<'a> = Option<(&'a Order, &'a Arc<Share>)>;
+        let both = old.into_iter().chain(new);
+        let names: BTreeSet<_> = both.flat_map(|one| one.shares.keys().cloned()).collect();
+        for host in names {
+            let was: Of<'_> = old.and_then(|c| Some((&c.order, c.shares.get(&host)?)));
+            let is: Of<'_> = new.and_then(|c| Some((&c.order, c.shares.get(&host)?)));
+            self.hosts.entry(host.clone()).or_default().replace(was, is);
+            self.pending.hosts.insert(host);
+        }
+        let was = old.and_then(|old| Some((&old.order, old.catch_all.as_ref()?)));
+        let is = new.and_then(|new| Some((&new.order, new.catch_all.as_ref()?)));
+        if was.is_none() && is.is_none() {
+            return;
+        }
+        was.map(|(order, _)| self.catch_alls.remove(order));
+        is.map(|(order, route)| self.catch_alls.insert(order.clone(), route.clone()));
+        let any: Arc<str> = "".into();
+        let first = self.catch_alls.values().next().cloned();
+        self.hosts.entry(any.clone()).or_default().set_catch_all(first);
+        self.pending.hosts.insert(any);
+    }
+
+    /// Makes the changes that were taken in effective.
+    pub fn update(&mut self, now: Timestamp) -> Update {
+        if std::mem::take(&mut self.pending.policy) {
+            self.update_policy(now);
+        }
+        let services = std::mem::take(&mut self.pending.services);
+        let mut concerned = BTreeSet::new();
+        for service in &services {
+            concerned.extend(self.backends.refresh(&self.world, service));
+        }
+        self.update_certificates(now);
+        for (key, renew) in std::mem::take(&mut self.pending.ingresses) {
+            self.compile(&key, renew, now);
+            concerned.extend(self.entries.get(&key).map(|entry| entry.key.clone()));
+        }
+        for key in concerned {
+            self.report_services(&key);
+        }
+        self.update_hosts();
+        let endpoint_changes = self.backends.take_changes();
+        self.snapshot.backends = self.backends.table.clone();
+        Update {
+            snapshot: self.snapshot.clone(),
+            endpoint_changes,
+            problems: self.problems.take_changes(),
+            certificates: self.certificates.take_changes(),
+            ingresses: std::mem::take(&mut self.pending.reported),
+        }
+    }
+
+    fn update_policy(&mut self, now: Timestamp) {
+        let own = self.own_key.clone();
+        if let Some(secret) = self.policy.default_certificate.clone() {
+            self.certificates.certificate(&self.world, &secret, now);
+            self.certificates.acquire(&secret, &own);
+            self.update_default_certificate(now);
+        } else {
+            self.snapshot.certificates.fallback = Some(self.policy.fake_certificate.clone());
+        }
+        self.snapshot.options = self.policy.options.clone();
+        self.problems.set(Source::Policy, self.policy.option_problems.clone());
+        let Some(service) = self.policy.default_backend.clone() else {
+            return;
+        };
+        let backend = self.backends.first_port(&self.world, &service);
+        self.backends.acquire(std::slice::from_ref(&backend), &own);
+        if let Some(old) = self.own_backend.replace(backend.clone()) {
+            self.backends.release(&[old], &own);
+        }
+        self.backends.set_unclaimed(Some(backend.clone()));
+        self.snapshot.fallback = Some(Arc::new(Route {
+            ingress: own.clone(),
+            series: Route::series(&own, "_", "/", &backend),
             host: "_".into(),
             path: "/".into(),
             backend,
@@ -276,25 +408,196 @@ impl Run<'_> {
             canary: None,
             default_backend: None,
             closed: self.policy.options.closed,
-        }))
+            unclaimed: true,
+        }));
+        self.report_services(&own);
     }
-}
 
-fn route(scope: &Scope<'_>, host: &str, path: &str, backend: Arc<Backend>) -> Route {
-    let host = if host.is_empty() { "_" } else { host };
-    Route {
-        ingress: scope.key.clone(),
-        series: Route::series(scope.key, host, path, &backend),
-        host: host.into(),
-        path: path.into(),
-        backend,
-        settings: scope.settings.clone(),
-        resources: scope.resources.clone(),
-        options: scope.options.clone(),
-        rewrite: None,
-        canary: None,
-        default_backend: None,
-        closed: scope.closed,
+    fn update_default_certificate(&mut self, now: Timestamp) {
+        let Some(secret) = &self.policy.default_certificate else {
+            return;
+        };
+        let certificate = self.certificates.certificate(&self.world, secret, now);
+        let certificate = certificate.unwrap_or_else(|| self.policy.fake_certificate.clone());
+        self.snapshot.certificates.fallback = Some(certificate);
+        let found = self.certificates.problem(secret, Kind::Secret, secret, "");
+        self.problems.set(Source::DefaultCertificate, found.into_iter().collect());
+    }
+
+    /// Looks at Secrets again that changed or expired.
+    fn update_certificates(&mut self, now: Timestamp) {
+        let mut secrets = std::mem::take(&mut self.pending.secrets);
+        let expired = self.certificates.expired(now);
+        if !expired.is_empty() {
+            self.certificates.restart_clock();
+            secrets.extend(expired);
+        }
+        for secret in secrets {
+            for user in self.certificates.refresh(&self.world, &secret, now) {
+                if user == self.own_key {
+                    self.update_default_certificate(now);
+                } else {
+                    self.update_tls(&user, now);
+                }
+            }
+        }
+    }
+
+    /// Looks at the `spec.tls` of an Ingress again.
+    fn update_tls(&mut self, key: &ObjectKey, now: Timestamp) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let Some(compiled) = &entry.compiled else {
+            return;
+        };
+        let (order, main) = (&compiled.order, !entry.parsed.settings.canary.enabled);
+        let share = match main {
+            true => self.certificates.share(&entry.key, &entry.ingress, &self.world, now),
+            false => TlsShare::default(),
+        };
+        let touched = self.certificates.replace(Some((order, &entry.tls)), Some((order, &share)));
+        self.pending.names.extend(touched);
+        self.pending.names.extend(Certificates::hosts_of(&share).cloned());
+        let found = match main {
+            true => self.certificates.problems(&entry.key, &entry.ingress),
+            false => Vec::new(),
+        };
+        self.problems.set(Source::Certificates(entry.key.clone()), found);
+        entry.tls = share;
+    }
+
+    fn compile(&mut self, key: &ObjectKey, renew_resources: bool, now: Timestamp) {
+        let Some(mut entry) = self.entries.remove(key) else {
+            return;
+        };
+        let hosts = &self.hosts;
+        let name = |name: &str| match hosts.get_key_value(name) {
+            Some((known, _)) => known.clone(),
+            None => name.into(),
+        };
+        let old = entry.compiled.take();
+        let mut compiler = Compiler {
+            world: &self.world,
+            policy: &self.policy,
+            backends: &mut self.backends,
+            expressions: &mut self.expressions,
+            host_names: &name,
+            renew_resources,
+        };
+        let mut new = compiler.compile(&entry.key, &entry.ingress, &entry.parsed, old.as_ref());
+        let found = std::mem::take(&mut new.problems);
+        self.problems.set(Source::Ingress(entry.key.clone()), found);
+        self.backends.acquire(&new.backends, &entry.key);
+        self.replace_shares(old.as_ref(), Some(&new));
+        if let Some(old) = &old {
+            self.backends.release(&old.backends, &entry.key);
+            if old.order != new.order {
+                let touched = self.certificates.replace(Some((&old.order, &entry.tls)), None);
+                self.pending.names.extend(touched);
+                entry.tls = TlsShare::default();
+            }
+        }
+        entry.compiled = Some(new);
+        self.entries.insert(key.clone(), entry);
+        self.update_tls(key, now);
+    }
+
+    /// Says what is wrong with the Services an Ingress or a flag names.
+    fn report_services(&mut self, key: &Arc<ObjectKey>) {
+        let found = match self.entries.get(&**key).and_then(|entry| entry.compiled.as_ref()) {
+            Some(compiled) => compiled.service_problems(&self.backends),
+            None => {
+                let backend = self.backends.unclaimed();
+                let fault = self.backends.fault(&backend).filter(|_| *key == self.own_key);
+                let problem = fault.map(|fault| {
+                    let why = format!("is the default backend: {fault}");
+                    Problem::error(Kind::Service, &backend.key.service, "", why)
+                });
+                problem.into_iter().collect()
+            }
+        };
+        self.problems.set(Source::Services(key.clone()), found);
+    }
+
+    /// Builds touched hosts, then everything that goes by their names.
+    fn update_hosts(&mut self) {
+        let names = std::mem::take(&mut self.pending.names);
+        let mut touched = std::mem::take(&mut self.pending.hosts);
+        touched.extend(names.iter().filter(|name| self.hosts.contains_key(*name)).cloned());
+        let mut names = names;
+        for name in touched {
+            let Some(host) = self.hosts.get_mut(&name) else {
+                continue;
+            };
+            let (_, tls) = self.certificates.of_host(&name);
+            host.build(&name, tls, &mut self.expressions, &mut self.problems);
+            names.extend(self.aliases.replace(&name, host.aliases()));
+            names.extend(www_partner(&name));
+            if host.is_empty() {
+                self.hosts.remove(&name);
+            }
+            names.insert(name);
+        }
+        // A certificate of a host may serve its other names too.
+        let mut more = BTreeSet::new();
+        for name in &names {
+            let host = self.hosts.get(name);
+            more.extend(
+                host.and_then(Host::aliases)
+                    .into_iter()
+                    .flat_map(|(_, names)| names.iter().map(|name| Arc::from(name.as_str()))),
+            );
+            more.extend(www_partner(name));
+        }
+        names.extend(more);
+        for name in names {
+            self.update_name(&name);
+        }
+    }
+
+    /// Decides what a name leads to: a host of its own, else a redirect to or from `www.`, else the host
+    /// it is another name of.
+    fn update_name(&mut self, name: &Arc<str>) {
+        let mut found = Vec::new();
+        let own = self.hosts.get(name).and_then(Host::routes);
+        let (mut certificate, _) = self.certificates.of_host(name);
+        let mut routes = own.cloned();
+        let partner = www_partner(name);
+        let partner = partner.and_then(|partner| self.hosts.get_key_value(&partner));
+        if let Some((partner, by)) =
+            partner.and_then(|(name, host)| Some((name, host.wants_www()?)))
+        {
+            if routes.is_some() {
+                let field =
+                    "metadata.annotations[nginx.ingress.kubernetes.io/from-to-www-redirect]";
+                let why = format!("{name} is a host of its own and is not redirected to {partner}");
+                found.push(Problem::warning(Kind::Ingress, by, field, why));
+            } else {
+                let www_redirect = Some(partner.clone());
+                routes = Some(HostRoutes { www_redirect, ..HostRoutes::default() });
+                let (shared, _) = self.certificates.of_host(partner);
+                certificate = certificate.or(shared.filter(|shared| shared.covers(name)));
+            }
+        }
+        for (order, host) in self.aliases.of(name).filter(|(_, host)| host != name) {
+            let why = match (check_host(name), &routes) {
+                (Err(why), _) => why,
+                (Ok(()), Some(_)) => {
+                    format!("{name} is not made another name of {}: it is taken", host_name(host))
+                }
+                (Ok(()), None) => {
+                    routes = self.hosts.get(host).and_then(Host::routes).cloned();
+                    certificate = certificate.or_else(|| self.certificates.of_host(host).0);
+                    continue;
+                }
+            };
+            let field = "metadata.annotations[nginx.ingress.kubernetes.io/server-alias]";
+            found.push(Problem::error(Kind::Ingress, order.ingress(), field, why));
+        }
+        self.problems.set(Source::Name(name.clone()), found);
+        self.snapshot.set_host(name, routes.map(Arc::new));
+        self.snapshot.certificates.set(name, certificate);
     }
 }
 

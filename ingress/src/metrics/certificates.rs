@@ -11,12 +11,16 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// Names of a certificate that get a series of their own.
 const NAMES_MAX: usize = 16;
 
+/// The labels all metrics of certificates have.
+const OWN_LABELS: [&str; 5] = ["class", "host", "identifier", "namespace", "secret_name"];
+
 /// Metrics of certificates.
 pub struct CertificateMetrics {
     expiry: GaugeVec,
     info: IntGaugeVec,
     class: String,
-    seen: Mutex<Vec<(ObjectKey, [u8; 32])>>,
+    /// The labels of the series of each Secret.
+    shown: Mutex<HashMap<ObjectKey, Vec<Vec<String>>>>,
 }
 
 /// Who a certificate is.
@@ -52,16 +56,15 @@ impl Identity {
 impl CertificateMetrics {
     /// Metrics of a controller of this class.
     pub fn new(class: &str) -> Result<CertificateMetrics, prometheus::Error> {
-        let own = ["class", "host", "identifier", "namespace", "secret_name"];
         let info = ["issuer_common_name", "issuer_organization", "public_key_algorithm"];
-        let all: Vec<&str> = own.into_iter().chain(info).chain(["serial_number"]).collect();
+        let all: Vec<&str> = OWN_LABELS.into_iter().chain(info).chain(["serial_number"]).collect();
         Ok(CertificateMetrics {
             expiry: GaugeVec::new(
                 Opts::new(
                     "nginx_ingress_controller_ssl_expire_time_seconds",
                     "Unix time at which a certificate expires",
                 ),
-                &own,
+                &OWN_LABELS,
             )?,
             info: IntGaugeVec::new(
                 Opts::new(
@@ -71,7 +74,7 @@ impl CertificateMetrics {
                 &all,
             )?,
             class: class.into(),
-            seen: Mutex::default(),
+            shown: Mutex::default(),
         })
     }
 
@@ -80,41 +83,37 @@ impl CertificateMetrics {
         [Box::new(self.expiry.clone()), Box::new(self.info.clone())]
     }
 
-    /// Notes the certificates in use.
-    pub fn published(&self, certificates: &HashMap<ObjectKey, Arc<Certificate>>) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut now: Vec<_> =
-            certificates.iter().map(|(secret, c)| (secret.clone(), c.digest)).collect();
-        now.sort();
-        if *seen == now {
-            return;
-        }
-        *seen = now;
-        self.expiry.reset();
-        self.info.reset();
-        for (secret, certificate) in certificates {
-            self.note(secret, certificate);
+    /// Notes Secrets with another certificate, or with none any more.
+    pub fn published(&self, changes: &[(ObjectKey, Option<Arc<Certificate>>)]) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for (secret, certificate) in changes {
+            for labels in shown.remove(secret).into_iter().flatten() {
+                let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+                // Gone already where two names are one.
+                let _ = self.expiry.remove_label_values(&labels[..OWN_LABELS.len()]);
+                let _ = self.info.remove_label_values(&labels);
+            }
+            if let Some(certificate) = certificate {
+                shown.insert(secret.clone(), self.note(secret, certificate));
+            }
         }
     }
 
-    fn note(&self, secret: &ObjectKey, certificate: &Certificate) {
+    /// Shows a certificate; returns the labels.
+    fn note(&self, secret: &ObjectKey, certificate: &Certificate) -> Vec<Vec<String>> {
         let who = Identity::of(certificate).unwrap_or_default();
         let identifier = format!("{}-{}", who.issuer, who.serial);
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double exactly")]
         let expires = certificate.not_after.as_second() as f64;
+        let mut shown = Vec::new();
         for host in certificate.names.iter().take(NAMES_MAX) {
-            let own = [
-                self.class.as_str(),
-                host,
-                identifier.as_str(),
-                secret.namespace.as_str(),
-                secret.name.as_str(),
-            ];
-            self.expiry.with_label_values(&own).set(expires);
+            let own = [&self.class, host, &identifier, &secret.namespace, &secret.name];
             let more = [&who.issuer, &who.organization, &who.algorithm, &who.serial];
-            let all: Vec<&str> =
-                own.into_iter().chain(more.into_iter().map(String::as_str)).collect();
+            let all: Vec<&str> = own.into_iter().chain(more).map(String::as_str).collect();
+            self.expiry.with_label_values(&all[..OWN_LABELS.len()]).set(expires);
             self.info.with_label_values(&all).set(1);
+            shown.push(all.into_iter().map(str::to_string).collect());
         }
+        shown
     }
 }

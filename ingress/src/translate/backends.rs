@@ -1,25 +1,44 @@
-//! Service and port of an Ingress backend to addresses, from EndpointSlices or Endpoints.
+//! Service and port of an Ingress backend to addresses, from EndpointSlices or Endpoints: for the
+//! Services in use, and again only for those that changed.
 
 use crate::balance::{Address, Backend, BackendKey};
-use crate::objects::{Kind, ObjectKey, World};
-use crate::problem::Problem;
-use crate::snapshot::Snapshot;
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use crate::objects::{ObjectKey, World};
+use crate::shards::Shards;
+use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IngressBackend;
-use std::collections::{BTreeSet, HashMap};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use thiserror::Error;
 
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// The backends in use.
+#[derive(Debug)]
+pub struct Backends {
+    services: HashMap<ObjectKey, Used>,
+    /// The same, for the snapshot.
+    pub table: Shards<BackendKey, Arc<Backend>>,
+    changes: Vec<EndpointChange>,
+    /// Made since the last look; perhaps nobody came to use them.
+    made: Vec<Arc<Backend>>,
+    unclaimed: Arc<Backend>,
+}
 
-/// Backends of one translation, each resolved once.
-pub struct Backends<'a> {
-    world: &'a World,
-    previous: &'a Snapshot,
-    slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
-    known: HashMap<BackendKey, Arc<Backend>>,
-    changed: Vec<EndpointChange>,
+/// A Service in use.
+#[derive(Debug, Default)]
+struct Used {
+    backends: Vec<State>,
+    /// The Ingresses that use it, and how many of its backends each.
+    users: BTreeMap<Arc<ObjectKey>, usize>,
+}
+
+#[derive(Debug)]
+struct State {
+    backend: Arc<Backend>,
+    users: usize,
+    addresses: Box<[Address]>,
+    fault: Option<Fault>,
 }
 
 /// A backend that goes on with other endpoints.
@@ -31,158 +50,291 @@ pub struct EndpointChange {
     pub addresses: Box<[Address]>,
 }
 
-impl<'a> Backends<'a> {
-    pub fn new(world: &'a World, previous: &'a Snapshot) -> Backends<'a> {
-        let mut slices: HashMap<_, Vec<&EndpointSlice>> = HashMap::new();
-        for (key, slice) in &world.slices {
-            if let Some(service) =
-                slice.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_NAME_LABEL))
-            {
-                slices.entry((key.namespace.as_str(), service.as_str())).or_default().push(slice);
-            }
-        }
-        Backends { world, previous, slices, known: HashMap::new(), changed: Vec::new() }
-    }
+/// Why a backend cannot have endpoints.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Fault {
+    /// No such Service.
+    #[error("Service {0} does not exist")]
+    NoService(ObjectKey),
+    /// No such port.
+    #[error("Service {0} has no port {1:?}")]
+    NoPort(ObjectKey, String),
+    /// No port at all.
+    #[error("Service {0} has no ports")]
+    NoPorts(ObjectKey),
+    /// ingress-nginx refuses these too: they would let a tenant reach what listens beside the proxy.
+    #[error("Service {0} has the external name {1:?}, which is not a DNS name of another host")]
+    ExternalName(ObjectKey, String),
+}
 
-    /// All backends that were asked for, and which of them have other endpoints than before.
-    pub fn into_parts(self) -> (HashMap<BackendKey, Arc<Backend>>, Vec<EndpointChange>) {
-        (self.known, self.changed)
-    }
-
-    /// The backend an Ingress names. What is wrong with it becomes a problem of the Ingress, and the
-    /// backend has no endpoints.
-    pub fn resolve(
-        &mut self,
-        ingress: &ObjectKey,
-        backend: &IngressBackend,
-        by_cluster_ip: bool,
-        field: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Arc<Backend> {
-        let Some(named) = &backend.service else {
-            let why = "names no Service; other resources cannot be backends here";
-            problems.push(Problem::error(Kind::Ingress, ingress, field, why));
-            let service = ObjectKey::new(&ingress.namespace, "");
-            return self
-                .insert(BackendKey { service, port: String::new(), by_cluster_ip }, Box::new([]));
-        };
-        let number = named.port.as_ref().and_then(|port| port.number);
-        let port = match (number, named.port.as_ref().and_then(|port| port.name.as_ref())) {
-            (Some(number), _) => number.to_string(),
-            (None, Some(name)) => name.clone(),
-            (None, None) => String::new(),
-        };
-        let key = BackendKey {
-            service: ObjectKey::new(&ingress.namespace, &named.name),
-            port,
-            by_cluster_ip,
-        };
-        match self.find_port(&key) {
-            Ok((service, port)) => self.with_endpoints(key, service, port),
-            Err((part, why)) => {
-                problems.push(Problem::error(
-                    Kind::Ingress,
-                    ingress,
-                    format!("{field}.service.{part}"),
-                    why,
-                ));
-                self.insert(key, Box::new([]))
-            }
+impl Fault {
+    /// The part of an Ingress backend that is to blame.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Fault::NoService(_) | Fault::ExternalName(..) => "name",
+            Fault::NoPort(..) | Fault::NoPorts(_) => "port",
         }
     }
+}
 
-    /// The backend behind the first port of a Service named by a flag.
-    pub fn first_port(
-        &mut self,
-        service: &ObjectKey,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Arc<Backend>> {
-        let found = self.world.services.get(service);
-        let port = found.and_then(|found| found.spec.as_ref()?.ports.as_ref()?.first());
-        let (Some(found), Some(port)) = (found, port) else {
-            let why = "is the default backend but does not exist or has no port";
-            problems.push(Problem::error(Kind::Service, service, "", why));
-            return None;
-        };
+/// Whether a key is what an Ingress names by `backend`.
+pub fn is_named_by(key: &BackendKey, backend: &IngressBackend) -> bool {
+    let Some(named) = &backend.service else {
+        return false;
+    };
+    let port = named.port.as_ref();
+    let same_port = match port.map(|port| (port.number, port.name.as_deref())) {
+        Some((Some(number), _)) => key.port.parse() == Ok(number),
+        Some((None, Some(name))) => key.port == name,
+        _ => key.port.is_empty(),
+    };
+    same_port && key.service.name == named.name
+}
+
+impl Default for Backends {
+    fn default() -> Backends {
         let key = BackendKey {
-            service: service.clone(),
-            port: port.port.to_string(),
+            service: ObjectKey::new("", "upstream-default-backend"),
+            port: String::new(),
             by_cluster_ip: false,
         };
-        Some(self.with_endpoints(key, found, port))
-    }
-
-    fn find_port(
-        &self,
-        key: &BackendKey,
-    ) -> Result<(&'a Service, &'a ServicePort), (&'static str, String)> {
-        let service = self.world.services.get(&key.service);
-        let service =
-            service.ok_or_else(|| ("name", format!("Service {} does not exist", key.service)))?;
-        let spec = service.spec.as_ref();
-        if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
-            return Err((
-                "name",
-                format!(
-                    "Service {} is of type ExternalName, which is not honoured yet",
-                    key.service
-                ),
-            ));
+        Backends {
+            services: HashMap::new(),
+            table: Shards::default(),
+            changes: Vec::new(),
+            made: Vec::new(),
+            unclaimed: Arc::new(Backend::new(key, &[])),
         }
-        let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-        let names = |port: &&ServicePort| {
-            port.port.to_string() == key.port
-                || port.name.as_deref().is_some_and(|name| name == key.port)
-        };
-        let port = ports.iter().find(names);
-        port.map(|port| (&**service, port))
-            .ok_or_else(|| ("port", format!("Service {} has no port {:?}", key.service, key.port)))
+    }
+}
+
+impl Backends {
+    /// What requests go to that nobody claims.
+    pub fn unclaimed(&self) -> Arc<Backend> {
+        self.unclaimed.clone()
     }
 
-    fn with_endpoints(
+    /// Makes another backend the one for what nobody claims; `None` is one without endpoints.
+    pub fn set_unclaimed(&mut self, backend: Option<Arc<Backend>>) {
+        self.unclaimed = backend.unwrap_or_else(|| Backends::default().unclaimed);
+    }
+
+    /// The backend an Ingress names; `None` for something that is no Service.
+    pub fn named(
         &mut self,
-        key: BackendKey,
-        service: &Service,
-        port: &ServicePort,
-    ) -> Arc<Backend> {
-        if let Some(known) = self.known.get(&key) {
-            return known.clone();
-        }
-        let endpoints = if key.by_cluster_ip {
-            cluster_ip(service, port).map(Address::Ip).into_iter().collect()
-        } else {
-            self.endpoints(&key.service, port)
+        world: &World,
+        namespace: &str,
+        backend: &IngressBackend,
+        by_cluster_ip: bool,
+    ) -> Option<Arc<Backend>> {
+        let named = backend.service.as_ref()?;
+        let port = named.port.as_ref();
+        let port = match port.map(|port| (port.number, port.name.as_ref())) {
+            Some((Some(number), _)) => number.to_string(),
+            Some((None, Some(name))) => name.clone(),
+            _ => String::new(),
         };
-        self.insert(key, endpoints)
+        let service = ObjectKey::new(namespace, &named.name);
+        Some(self.get(world, BackendKey { service, port, by_cluster_ip }))
     }
 
-    fn insert(&mut self, key: BackendKey, endpoints: Box<[Address]>) -> Arc<Backend> {
-        if let Some(known) = self.known.get(&key) {
+    /// The backend behind the first port of a Service.
+    pub fn first_port(&mut self, world: &World, service: &ObjectKey) -> Arc<Backend> {
+        let key =
+            BackendKey { service: service.clone(), port: String::new(), by_cluster_ip: false };
+        self.get(world, key)
+    }
+
+    fn get(&mut self, world: &World, key: BackendKey) -> Arc<Backend> {
+        if let Some(known) = self.table.get(&key) {
             return known.clone();
         }
-        let backend = match self.previous.backends.get(&key) {
-            Some(backend) => {
-                if !backend.endpoints().addresses().map(Address::Ip).eq(endpoints.iter().cloned()) {
-                    let backend = backend.clone();
-                    self.changed.push(EndpointChange { backend, addresses: endpoints });
-                }
-                backend.clone()
-            }
-            None => Arc::new(Backend::new(key.clone(), &endpoints)),
-        };
-        self.known.insert(key, backend.clone());
+        let (addresses, fault) = resolve(world, &key);
+        let backend = Arc::new(Backend::new(key.clone(), &addresses));
+        let used = self.services.entry(key.service.clone()).or_default();
+        used.backends.push(State { backend: backend.clone(), users: 0, addresses, fault });
+        self.table.insert(key, backend.clone());
+        self.made.push(backend.clone());
         backend
     }
 
-    fn endpoints(&self, service: &ObjectKey, port: &ServicePort) -> Box<[Address]> {
-        let name = port.name.as_deref().unwrap_or_default();
-        let mut found = Found::default();
-        match self.slices.get(&(service.namespace.as_str(), service.name.as_str())) {
-            Some(slices) => slices.iter().for_each(|slice| found.add_slice(slice, name)),
-            None => found.add_endpoints(self.world, service, name),
+    /// Notes that an Ingress uses backends.
+    pub fn acquire(&mut self, backends: &[Arc<Backend>], user: &Arc<ObjectKey>) {
+        for backend in backends {
+            if let Some(used) = self.services.get_mut(&backend.key.service) {
+                *used.users.entry(user.clone()).or_default() += 1;
+                used.state_mut(backend).into_iter().for_each(|state| state.users += 1);
+            }
         }
-        found.into_addresses()
     }
+
+    /// Notes that it does no more; a backend without users goes.
+    pub fn release(&mut self, backends: &[Arc<Backend>], user: &Arc<ObjectKey>) {
+        for backend in backends {
+            let Some(used) = self.services.get_mut(&backend.key.service) else {
+                continue;
+            };
+            if let Some(count) = used.users.get_mut(user) {
+                *count -= 1;
+                if *count == 0 {
+                    used.users.remove(user);
+                }
+            }
+            used.state_mut(backend).into_iter().for_each(|state| state.users -= 1);
+            self.drop_unused(backend);
+        }
+    }
+
+    fn drop_unused(&mut self, backend: &Arc<Backend>) {
+        let Some(used) = self.services.get_mut(&backend.key.service) else {
+            return;
+        };
+        used.backends.retain(|state| state.users > 0 || !Arc::ptr_eq(&state.backend, backend));
+        if used.state_mut(backend).is_none() {
+            self.table.remove(&backend.key);
+        }
+        if used.backends.is_empty() {
+            self.services.remove(&backend.key.service);
+        }
+    }
+
+    /// Looks at a Service again. Returns whom it concerns that something is wrong now, or no more.
+    pub fn refresh(&mut self, world: &World, service: &ObjectKey) -> BTreeSet<Arc<ObjectKey>> {
+        let Some(used) = self.services.get_mut(service) else {
+            return BTreeSet::new();
+        };
+        let mut faults_changed = false;
+        for state in &mut used.backends {
+            let (addresses, fault) = resolve(world, &state.backend.key);
+            faults_changed |= fault != state.fault;
+            state.fault = fault;
+            if addresses != state.addresses {
+                state.addresses = addresses.clone();
+                let backend = state.backend.clone();
+                self.changes.push(EndpointChange { backend, addresses });
+            }
+        }
+        if faults_changed { used.users.keys().cloned().collect() } else { BTreeSet::new() }
+    }
+
+    /// Why a backend has no endpoints, if something is wrong.
+    pub fn fault(&self, backend: &Arc<Backend>) -> Option<&Fault> {
+        let used = self.services.get(&backend.key.service)?;
+        let state = used.backends.iter().find(|state| Arc::ptr_eq(&state.backend, backend));
+        state?.fault.as_ref()
+    }
+
+    /// Backends that go on with other endpoints since this was last asked. All that is in use has its
+    /// users by now.
+    pub fn take_changes(&mut self) -> Vec<EndpointChange> {
+        for made in std::mem::take(&mut self.made) {
+            self.drop_unused(&made);
+        }
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Every backend with its addresses.
+    #[cfg(test)]
+    pub fn addresses(&self) -> BTreeMap<&BackendKey, &[Address]> {
+        let states = self.services.values().flat_map(|used| &used.backends);
+        states.map(|state| (&state.backend.key, &*state.addresses)).collect()
+    }
+}
+
+impl Used {
+    fn state_mut(&mut self, backend: &Arc<Backend>) -> Option<&mut State> {
+        self.backends.iter_mut().find(|state| Arc::ptr_eq(&state.backend, backend))
+    }
+}
+
+/// The addresses of a backend, or what is wrong with it.
+fn resolve(world: &World, key: &BackendKey) -> (Box<[Address]>, Option<Fault>) {
+    match addresses(world, key) {
+        Ok(addresses) => (addresses, None),
+        Err(fault) => (Box::default(), Some(fault)),
+    }
+}
+
+fn addresses(world: &World, key: &BackendKey) -> Result<Box<[Address]>, Fault> {
+    let service = world.services.get(&key.service);
+    let spec = service.and_then(|service| service.spec.as_ref());
+    let spec = match (service, spec) {
+        (None, _) => return Err(Fault::NoService(key.service.clone())),
+        (Some(_), None) => return Err(Fault::NoPorts(key.service.clone())),
+        (Some(_), Some(spec)) => spec,
+    };
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return external(spec, key).map(|address| [address].into());
+    }
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let port = match key.port.is_empty() {
+        true => ports.first().ok_or_else(|| Fault::NoPorts(key.service.clone()))?,
+        false => find_port(ports, &key.port)
+            .ok_or_else(|| Fault::NoPort(key.service.clone(), key.port.clone()))?,
+    };
+    // Without a cluster IP ingress-nginx goes to the endpoints all the same.
+    if key.by_cluster_ip
+        && let Some(address) = cluster_ip(spec, port)
+    {
+        return Ok([Address::Ip(address)].into());
+    }
+    let mut found = Found::default();
+    let mut slices = world.slices_of(&key.service).peekable();
+    if slices.peek().is_some() {
+        slices.for_each(|slice| found.add_slice(slice, port));
+    } else {
+        found.add_endpoints(world, &key.service, port);
+    }
+    Ok(found.into_addresses())
+}
+
+/// By number, target port or name, as ingress-nginx does it.
+fn find_port<'a>(ports: &'a [ServicePort], wanted: &str) -> Option<&'a ServicePort> {
+    ports.iter().find(|port| {
+        port.port.to_string() == wanted
+            || port.name.as_deref() == Some(wanted)
+            || match &port.target_port {
+                Some(IntOrString::Int(number)) => number.to_string() == wanted,
+                Some(IntOrString::String(name)) => name == wanted,
+                None => false,
+            }
+    })
+}
+
+/// The name an ExternalName Service stands for. Its ports need not be listed.
+fn external(spec: &ServiceSpec, key: &BackendKey) -> Result<Address, Fault> {
+    let name = spec.external_name.as_deref().unwrap_or_default().trim_end_matches('.');
+    let fault = || Fault::ExternalName(key.service.clone(), name.to_string());
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let listed = match key.port.is_empty() {
+        true => ports.first(),
+        false => ports.iter().find(|port| {
+            port.port.to_string() == key.port || port.name.as_deref() == Some(&key.port)
+        }),
+    };
+    let target = listed.map(|port| match port.target_port {
+        Some(IntOrString::Int(number)) if number != 0 => number,
+        _ => port.port,
+    });
+    let port = target.or_else(|| key.port.parse().ok()).and_then(|port| u16::try_from(port).ok());
+    let port = port.ok_or_else(|| Fault::NoPort(key.service.clone(), key.port.clone()))?;
+    match name.parse::<IpAddr>() {
+        Ok(ip) if ip.is_loopback() => Err(fault()),
+        Ok(ip) => Ok(Address::Ip(SocketAddr::new(ip, port))),
+        Err(_) => {
+            let name = name.to_ascii_lowercase();
+            let usable = name != "localhost"
+                && !name.is_empty()
+                && super::compile::check_host(&name).is_ok()
+                && !name.starts_with('*');
+            if usable { Ok(Address::Name(name.into(), port)) } else { Err(fault()) }
+        }
+    }
+}
+
+fn cluster_ip(spec: &ServiceSpec, port: &ServicePort) -> Option<SocketAddr> {
+    let ip = spec.cluster_ip.as_ref()?.parse().ok()?;
+    Some(SocketAddr::new(ip, u16::try_from(port.port).ok()?))
 }
 
 /// Addresses by readiness, sorted and without duplicates.
@@ -193,40 +345,46 @@ struct Found {
 }
 
 impl Found {
-    fn add_slice(&mut self, slice: &EndpointSlice, port_name: &str) {
-        let ports = slice.ports.iter().flatten().filter(|port| {
-            port.name.as_deref().unwrap_or_default() == port_name
-                && matches!(port.protocol.as_deref(), None | Some("TCP"))
-        });
-        for port in ports.filter_map(|port| u16::try_from(port.port?).ok()) {
-            for endpoint in slice.endpoints.iter().flatten() {
-                // All addresses of an endpoint are the same pod; the first one is the one to use.
-                let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok())
-                else {
-                    continue;
-                };
-                let conditions = endpoint.conditions.as_ref();
-                let is = |flag: Option<bool>, unknown: bool| flag.unwrap_or(unknown);
-                let ready = is(conditions.and_then(|c| c.ready), true);
-                let terminating = is(conditions.and_then(|c| c.terminating), false);
-                let serving = is(conditions.and_then(|c| c.serving), ready);
-                if ready && !terminating {
-                    self.ready.insert(SocketAddr::new(ip, port));
-                } else if serving && terminating {
-                    self.serving.insert(SocketAddr::new(ip, port));
-                }
+    fn add_slice(&mut self, slice: &EndpointSlice, port: &ServicePort) {
+        let ports = slice.ports.as_deref().unwrap_or_default();
+        let tcp = ports.iter().filter(|port| is_tcp(port.protocol.as_deref()));
+        let mut numbers: Vec<u16> = tcp
+            .filter_map(|own| target(own.name.as_deref(), own.port, port))
+            .filter_map(|port| u16::try_from(port).ok())
+            .collect();
+        if ports.is_empty() {
+            // Written by hand for a Service without a selector.
+            numbers.extend(numeric_target(port).and_then(|port| u16::try_from(port).ok()));
+        }
+        for endpoint in slice.endpoints.iter().flatten() {
+            // All addresses of an endpoint are the same pod; the first one is the one to use.
+            let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok()) else {
+                continue;
+            };
+            let conditions = endpoint.conditions.as_ref();
+            let is = |flag: Option<bool>, unknown: bool| flag.unwrap_or(unknown);
+            let ready = is(conditions.and_then(|c| c.ready), true);
+            let terminating = is(conditions.and_then(|c| c.terminating), false);
+            let serving = is(conditions.and_then(|c| c.serving), ready);
+            let addresses = numbers.iter().map(|port| SocketAddr::new(ip, *port));
+            // The controller of a Service that publishes endpoints before they are ready calls them
+            // ready, also while they terminate.
+            if ready {
+                self.ready.extend(addresses);
+            } else if serving && terminating {
+                self.serving.extend(addresses);
             }
         }
     }
 
-    fn add_endpoints(&mut self, world: &World, service: &ObjectKey, port_name: &str) {
+    fn add_endpoints(&mut self, world: &World, service: &ObjectKey, port: &ServicePort) {
         let endpoints = world.endpoints.get(service);
         for subset in endpoints.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten()) {
-            let ports = subset.ports.iter().flatten().filter(|port| {
-                port.name.as_deref().unwrap_or_default() == port_name
-                    && matches!(port.protocol.as_deref(), None | Some("TCP"))
-            });
-            for port in ports.filter_map(|port| u16::try_from(port.port).ok()) {
+            let ports = subset.ports.iter().flatten();
+            let ports = ports
+                .filter(|port| is_tcp(port.protocol.as_deref()))
+                .filter_map(|own| target(own.name.as_deref(), Some(own.port), port));
+            for port in ports.filter_map(|port| u16::try_from(port).ok()) {
                 let addresses = subset.addresses.iter().flatten();
                 let ips = addresses.filter_map(|address| address.ip.parse::<IpAddr>().ok());
                 self.ready.extend(ips.map(|ip| SocketAddr::new(ip, port)));
@@ -241,7 +399,23 @@ impl Found {
     }
 }
 
-fn cluster_ip(service: &Service, port: &ServicePort) -> Option<SocketAddr> {
-    let ip = service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok()?;
-    Some(SocketAddr::new(ip, u16::try_from(port.port).ok()?))
+fn is_tcp(protocol: Option<&str>) -> bool {
+    matches!(protocol, None | Some("TCP"))
+}
+
+/// The number of an endpoint's port if it is the one a port of the Service means: a Service with one
+/// nameless port means any; a number as the target stands in where the names do not fit.
+fn target(name: Option<&str>, number: Option<i32>, port: &ServicePort) -> Option<i32> {
+    let wanted = port.name.as_deref().unwrap_or_default();
+    if wanted.is_empty() || name.unwrap_or_default() == wanted {
+        return number;
+    }
+    numeric_target(port)
+}
+
+fn numeric_target(port: &ServicePort) -> Option<i32> {
+    match port.target_port {
+        Some(IntOrString::Int(number)) => Some(number),
+        _ => None,
+    }
 }

@@ -1,199 +1,454 @@
-//! Rules gathered by host, and the choice between plain paths and expressions for each host.
+//! What all Ingresses together say about each host: who has a path, how paths are compared, which other
+//! names a host has. Only what a change touches is looked at again.
 
-use crate::matcher::{Matcher, PathMatcher, PathType, compile, prefix_key, sort_for_regex};
+use super::compile::{CanaryClaim, Claim, Order, PathKey, Share};
+use super::expressions::Expressions;
+use super::problems::{Problems, Source};
+use crate::matcher::expression::Expression;
+use crate::matcher::{ExpressionMatcher, Matcher, PathMatcher, PathType};
 use crate::objects::{Kind, ObjectKey};
 use crate::problem::Problem;
-use crate::rewrite::Rewrite;
-use crate::snapshot::{HostRoutes, Route, Snapshot};
-use regex::bytes::Regex;
-use std::collections::{BTreeMap, HashMap};
+use crate::snapshot::{HostRoutes, Route};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// A path an Ingress wants for a host.
-pub struct Claim {
-    pub path_type: PathType,
-    pub path: String,
-    pub field: String,
-    pub route: Route,
+/// A host that Ingresses name; the empty name stands for rules without a host.
+#[derive(Debug, Default)]
+pub struct Host {
+    /// The Ingresses that name it, oldest first.
+    members: BTreeMap<Order, Arc<Share>>,
+    paths: HashMap<PathKey, Contest>,
+    /// Claims that want to be expressions.
+    regex_claims: usize,
+    /// Paths to look at again.
+    touched: HashSet<PathKey>,
+    /// Serves what no rule matches, for the host without a name.
+    catch_all: Option<Arc<Route>>,
+    built: Option<Built>,
 }
 
-#[derive(Default)]
-struct Host {
-    claims: Vec<Claim>,
-    owners: HashMap<(PathType, String), ObjectKey>,
-    fallback: Option<Route>,
-    app_root: Option<Arc<str>>,
+/// What a host came to.
+#[derive(Debug)]
+struct Built {
+    routes: HostRoutes,
     regex: bool,
-    tls: bool,
+    /// Its fallback without canary.
+    root: Option<Arc<Route>>,
 }
 
-/// All hosts of a translation; the empty name stands for rules without a host.
-pub struct Hosts<'a> {
-    hosts: BTreeMap<String, Host>,
-    previous: &'a Snapshot,
-    expressions: HashMap<String, Arc<Regex>>,
+/// Those who want one path of a host.
+#[derive(Debug, Default)]
+struct Contest {
+    /// Oldest first.
+    claims: Vec<(Order, Claim)>,
+    canaries: Vec<(Order, CanaryClaim)>,
+    /// The text under which the path is among the expressions.
+    placed: Option<Arc<str>>,
 }
 
-/// The finished tables.
-#[derive(Default)]
-pub struct Built {
-    pub exact: HashMap<String, Arc<HostRoutes>>,
-    pub wildcard: HashMap<String, Arc<HostRoutes>>,
-    pub any: Option<Arc<HostRoutes>>,
-}
-
-/// Whether a host of a rule can be served: empty, a DNS name, or one with `*` as its first label.
-pub fn check_host(host: &str) -> Result<(), String> {
-    let name = host.strip_prefix("*.").unwrap_or(host);
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if host.is_empty() || (host.len() <= 253 && name.split('.').all(label)) {
-        return Ok(());
-    }
-    Err(format!("{host:?} is not a DNS name, nor one with * as its whole first label"))
-}
-
-impl<'a> Hosts<'a> {
-    pub fn new(previous: &'a Snapshot) -> Hosts<'a> {
-        Hosts { hosts: BTreeMap::new(), previous, expressions: HashMap::new() }
-    }
-
-    /// Makes a host known. The first Ingress to name it provides its default backend, or none.
-    pub fn open(&mut self, host: &str, fallback: Option<Route>) {
-        self.hosts.entry(host.into()).or_insert_with(|| Host { fallback, ..Host::default() });
-    }
-
-    /// An Ingress with a default backend and no rules: it serves hosts nobody else names.
-    pub fn catch_all(&mut self, route: Route) {
-        self.hosts.entry(String::new()).or_default().fallback.get_or_insert(route);
-    }
-
-    /// Sends `/` of a host elsewhere; the oldest Ingress that says so wins.
-    pub fn send_root_to(&mut self, host: &str, path: &Arc<str>) {
-        if let Some(host) = self.hosts.get_mut(host) {
-            host.app_root.get_or_insert_with(|| path.clone());
+impl Host {
+    /// Replaces what an Ingress says.
+    pub fn replace(
+        &mut self,
+        old: Option<(&Order, &Arc<Share>)>,
+        new: Option<(&Order, &Arc<Share>)>,
+    ) {
+        let same_order = old.map(|(order, _)| order) == new.map(|(order, _)| order);
+        let claims = |one: Option<(&Order, &Arc<Share>)>| one.map(|(_, share)| share.clone());
+        let (was, is) = (claims(old), claims(new));
+        let was_claims = was.as_ref().map(|share| share.claims.as_slice()).unwrap_or_default();
+        let is_claims = is.as_ref().map(|share| share.claims.as_slice()).unwrap_or_default();
+        // What did not change is most often all but one: it is not taken out and put back.
+        let same =
+            |(a, b): &(&Claim, &Claim)| a.place == b.place && Arc::ptr_eq(&a.route, &b.route);
+        let (mut start, mut end) = (0, 0);
+        if same_order {
+            start = was_claims.iter().zip(is_claims).take_while(same).count();
+            let rest = (&was_claims[start..], &is_claims[start..]);
+            end = rest.0.iter().rev().zip(rest.1.iter().rev()).take_while(same).count();
+        }
+        if let Some((order, share)) = old {
+            was_claims[start..was_claims.len() - end].iter().for_each(|c| self.withdraw(order, c));
+            self.members.remove(order);
+            for canary in &share.canaries {
+                self.touched.insert(canary.key.clone());
+                let contest = self.paths.entry(canary.key.clone()).or_default();
+                contest.canaries.retain(|(other, _)| other != order);
+            }
+        }
+        if let Some((order, share)) = new {
+            is_claims[start..is_claims.len() - end].iter().for_each(|c| self.enter(order, c));
+            self.members.insert(order.clone(), share.clone());
+            for canary in &share.canaries {
+                self.touched.insert(canary.key.clone());
+                let canaries = &mut self.paths.entry(canary.key.clone()).or_default().canaries;
+                let at = canaries.partition_point(|(o, c)| (o, c.place) < (order, canary.place));
+                canaries.insert(at, (order.clone(), canary.clone()));
+            }
         }
     }
 
-    /// Marks a host as one to be reached by TLS.
-    pub fn mark_tls(&mut self, host: &str) {
-        if let Some(host) = self.hosts.get_mut(host) {
-            host.tls = true;
+    fn withdraw(&mut self, order: &Order, claim: &Claim) {
+        self.regex_claims -= usize::from(claim.regex);
+        self.touched.insert(claim.key.clone());
+        if let Some(contest) = self.paths.get_mut(&claim.key) {
+            contest.claims.retain(|(o, c)| o != order || c.place != claim.place);
         }
     }
 
-    /// Takes a path for a host unless an older Ingress has it or its expressions are wrong.
-    pub fn claim(&mut self, host: &str, mut claim: Claim) -> Result<(), Problem> {
-        let ingress = claim.route.ingress.clone();
-        let settings = claim.route.settings.clone();
-        // As in ingress-nginx, a target equal to the path is no rewrite.
-        let target = settings.rewriting.target.as_ref().filter(|target| **target != claim.path);
-        let regex = settings.rewriting.use_regex || target.is_some();
-        if regex {
-            let pattern = self.expression(&claim.path).map_err(|why| {
-                Problem::error(Kind::Ingress, &ingress, format!("{}.path", claim.field), why)
-            })?;
-            if let Some(target) = target {
-                match Rewrite::parse(target, pattern) {
-                    Ok(rewrite) => claim.route.rewrite = Some(rewrite),
-                    Err(error) => {
-                        let field =
-                            "metadata.annotations[nginx.ingress.kubernetes.io/rewrite-target]";
-                        return Err(Problem::error(
-                            Kind::Ingress,
-                            &ingress,
-                            field,
-                            format!("{target:?} {error}"),
-                        ));
+    fn enter(&mut self, order: &Order, claim: &Claim) {
+        self.regex_claims += usize::from(claim.regex);
+        self.touched.insert(claim.key.clone());
+        let claims = &mut self.paths.entry(claim.key.clone()).or_default().claims;
+        let at = claims.partition_point(|(o, c)| (o, c.place) < (order, claim.place));
+        claims.insert(at, (order.clone(), claim.clone()));
+    }
+
+    /// The Ingresses that make it a host: canaries do not.
+    fn mains(&self) -> impl Iterator<Item = (&Order, &Arc<Share>)> {
+        self.members.iter().filter(|(_, share)| share.root.is_some())
+    }
+
+    /// It has rules of its own, or a default backend.
+    pub fn exists(&self) -> bool {
+        self.catch_all.is_some() || self.mains().next().is_some()
+    }
+
+    /// Nothing is known of it any more.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.catch_all.is_none()
+    }
+
+    /// Its routes, as they were last built.
+    pub fn routes(&self) -> Option<&HostRoutes> {
+        self.built.as_ref().map(|built| &built.routes).filter(|_| self.exists())
+    }
+
+    /// Serves what no rule matches, for the host without a name.
+    pub fn set_catch_all(&mut self, route: Option<Arc<Route>>) {
+        self.catch_all = route;
+    }
+
+    /// Its other names: the first Ingress to say any decides.
+    pub fn aliases(&self) -> Option<(&Order, &[String])> {
+        let mut named = self.mains().map(|(order, share)| (order, &share.settings.rewriting));
+        let (order, first) = named.find(|(_, rewriting)| !rewriting.server_aliases.is_empty())?;
+        Some((order, &first.server_aliases))
+    }
+
+    /// The Ingress that wants clients to be sent here from the host with or without `www.`.
+    pub fn wants_www(&self) -> Option<&Arc<ObjectKey>> {
+        let mut wants = self
+            .mains()
+            .filter(|(_, share)| share.settings.redirects.from_to_www && !share.claims.is_empty());
+        wants.next().map(|(order, _)| order.ingress())
+    }
+
+    /// Looks at everything touched again. The result is in `routes`.
+    pub fn build(
+        &mut self,
+        name: &Arc<str>,
+        named_for_tls: bool,
+        expressions: &mut Expressions,
+        problems: &mut Problems,
+    ) {
+        let first = self.mains().next().map(|(_, share)| share.clone());
+        let root = match name.is_empty() {
+            true => self.catch_all.clone(),
+            false => first.as_ref().and_then(|share| share.root.clone()),
+        };
+        let regex =
+            self.regex_claims > 0 || (!name.is_empty() && self.root_is_regex(root.as_ref()));
+        let mut built = match self.built.take() {
+            Some(built) if built.regex == regex => built,
+            _ => {
+                self.touched = self.paths.keys().cloned().collect();
+                self.paths.values_mut().for_each(|contest| contest.placed = None);
+                let matcher = match regex {
+                    true => Matcher::Expressions(ExpressionMatcher::default()),
+                    false => Matcher::Paths(PathMatcher::default()),
+                };
+                Built { routes: HostRoutes { matcher, ..HostRoutes::default() }, regex, root: None }
+            }
+        };
+        let root_key = PathKey::root();
+        let same_root = match (&built.root, &root) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !same_root && self.paths.contains_key(&root_key) {
+            self.touched.insert(root_key.clone());
+        }
+        let root_is_claimed = self.paths.get(&root_key).is_some_and(|root| !root.claims.is_empty());
+        let root_canary = root.as_ref().filter(|root| !root_is_claimed && !root.unclaimed);
+        let root_canary = root_canary.and_then(|root| self.with_canary(&root_key, root));
+        for key in std::mem::take(&mut self.touched) {
+            let mut found = match &mut built.routes.matcher {
+                Matcher::Paths(matcher) => {
+                    matcher.set(key.path_type, &key.text, self.winner(&key));
+                    Vec::new()
+                }
+                Matcher::Expressions(matcher) => self.place(&key, name, matcher, expressions),
+            };
+            let root = root.as_ref().filter(|root| key == root_key && !root.unclaimed);
+            found.extend(self.conflicts(&key, name, root));
+            problems.set(Source::Path(name.clone(), key.clone()), found);
+            self.forget_if_unwanted(&key);
+        }
+        built.routes.fallback = root_canary.or_else(|| root.clone());
+        built.root = root;
+        built.routes.tls = named_for_tls || self.mains().any(|(_, share)| share.tls);
+        built.routes.app_root =
+            self.mains().find_map(|(_, share)| share.settings.redirects.app_root.clone());
+        problems.set(Source::Host(name.clone()), self.disagreements(name));
+        self.built = Some(built);
+    }
+
+    /// The root of a host counts as a path of its first Ingress unless somebody claims it.
+    fn root_is_regex(&self, root: Option<&Arc<Route>>) -> bool {
+        let claimed =
+            self.paths.get(&PathKey::root()).is_some_and(|contest| !contest.claims.is_empty());
+        let rewriting = root.filter(|_| !claimed).map(|root| &root.settings.rewriting);
+        rewriting.is_some_and(|rewriting| {
+            rewriting.use_regex || rewriting.target.as_deref().is_some_and(|target| target != "/")
+        })
+    }
+
+    /// The route of a path, with its canary.
+    fn winner(&self, key: &PathKey) -> Option<Arc<Route>> {
+        let (_, claim) = self.paths.get(key)?.claims.first()?;
+        Some(self.with_canary(key, &claim.route).unwrap_or_else(|| claim.route.clone()))
+    }
+
+    fn with_canary(&self, key: &PathKey, main: &Arc<Route>) -> Option<Arc<Route>> {
+        let canaries = &self.paths.get(key)?.canaries;
+        let mut other =
+            canaries.iter().filter(|(_, canary)| !same_backend(&canary.route.backend, main));
+        let (_, canary) = other.next()?;
+        Some(Arc::new(Route { canary: Some(canary.route.clone()), ..Route::clone(main) }))
+    }
+
+    /// Puts a path among the expressions. The text of an Exact path and of a Prefix path can be the
+    /// same: then the Prefix one is written with a slash, as ingress-nginx does it.
+    fn place(
+        &mut self,
+        key: &PathKey,
+        host: &str,
+        matcher: &mut ExpressionMatcher<Arc<Route>>,
+        expressions: &mut Expressions,
+    ) -> Vec<Problem> {
+        let winner = self.paths.get(key).and_then(|contest| contest.claims.first());
+        let text = winner.map(|(_, claim)| claim.route.path.clone());
+        let old = self.paths.get_mut(key).and_then(|contest| {
+            std::mem::replace(&mut contest.placed, text.clone())
+                .filter(|old| Some(old) != text.as_ref())
+        });
+        if let Some(old) = old {
+            self.place_text(&old, matcher, expressions);
+        }
+        let failed = text.and_then(|text| self.place_text(&text, matcher, expressions));
+        let Some((why, (_, claim))) =
+            failed.zip(self.paths.get(key).and_then(|contest| contest.claims.first()))
+        else {
+            return Vec::new();
+        };
+        let why = format!(
+            "other paths of {} are rewritten or use-regex, which makes all its paths expressions; {:?} cannot \
+             be one: {why}",
+            host_name(host),
+            claim.route.path
+        );
+        let field = format!("{}.path", claim.place);
+        vec![Problem::error(Kind::Ingress, &claim.route.ingress, field, why)]
+    }
+
+    fn place_text(
+        &self,
+        text: &Arc<str>,
+        matcher: &mut ExpressionMatcher<Arc<Route>>,
+        expressions: &mut Expressions,
+    ) -> Option<String> {
+        let expression = match expressions.get(text) {
+            Ok(expression) => expression,
+            Err(why) => return Some(why),
+        };
+        let keys = [PathType::Exact, PathType::Prefix].map(|kind| PathKey::new(kind, text));
+        let mut winners: Vec<(&(Order, Claim), &PathKey)> = keys
+            .iter()
+            .filter_map(|key| Some((self.paths.get(key)?.claims.first()?, key)))
+            .filter(|((_, claim), _)| claim.route.path == *text)
+            .collect();
+        winners.sort_by(|((a, x), _), ((b, y), _)| (a, x.place).cmp(&(b, y.place)));
+        let exact = winners.iter().any(|(_, key)| key.path_type == PathType::Exact);
+        let mut rules: Vec<(Arc<Expression>, Arc<Route>)> = Vec::new();
+        for ((_, claim), key) in winners {
+            let slashed =
+                exact && key.path_type == PathType::Prefix && !claim.regex && !text.ends_with('/');
+            let own = match slashed {
+                true => expressions.get(&format!("{text}/")).unwrap_or_else(|_| expression.clone()),
+                false => expression.clone(),
+            };
+            rules.extend(self.winner(key).map(|route| (own, route)));
+        }
+        matcher.set(text, &expression, rules);
+        None
+    }
+
+    /// What those who do not get a path are told. `root` is the root of the host, which canaries of it
+    /// may have instead of a path.
+    fn conflicts(&self, key: &PathKey, host: &str, root: Option<&Arc<Route>>) -> Vec<Problem> {
+        let Some(contest) = self.paths.get(key) else {
+            return Vec::new();
+        };
+        let host = host_name(host);
+        let winner = contest.claims.first().map(|(_, claim)| &claim.route);
+        let mut found = Vec::new();
+        for (order, claim) in contest.claims.iter().skip(1) {
+            let owner = winner.map(|winner| &winner.ingress);
+            let why = match owner {
+                Some(owner) if owner == order.ingress() => {
+                    format!("{:?} of {host} is there twice; the first one counts", claim.route.path)
+                }
+                Some(owner) => {
+                    format!("{:?} of {host} belongs to the older Ingress {owner}", claim.route.path)
+                }
+                None => continue,
+            };
+            let field = format!("{}.path", claim.place);
+            found.push(Problem::error(Kind::Ingress, order.ingress(), field, why));
+        }
+        let main = winner.or(root);
+        let mut taken: Option<&Order> = None;
+        for (order, canary) in &contest.canaries {
+            let text = &canary.key.text;
+            let why = match (main, taken) {
+                (None, _) => format!(
+                    "there is no Ingress without canary for {text:?} of {host} with the same path type: \
+                     nothing to be a canary of"
+                ),
+                (Some(main), _) if same_backend(&canary.route.backend, main) => {
+                    format!(
+                        "{text:?} of {host} goes to the same Service and port by Ingress {}",
+                        main.ingress
+                    )
+                }
+                (Some(_), Some(first)) => format!(
+                    "{text:?} of {host} has a canary already, Ingress {}: there can be one",
+                    first.ingress()
+                ),
+                (Some(_), None) => {
+                    taken = Some(order);
+                    continue;
+                }
+            };
+            let field = format!("{}.path", canary.place);
+            found.push(Problem::error(Kind::Ingress, order.ingress(), field, why));
+        }
+        found
+    }
+
+    fn forget_if_unwanted(&mut self, key: &PathKey) {
+        let unwanted = |contest: &Contest| contest.claims.is_empty() && contest.canaries.is_empty();
+        if self.paths.get(key).is_some_and(unwanted) {
+            self.paths.remove(key);
+        }
+    }
+
+    /// Ingresses that say something about the host as a whole after an older one did.
+    fn disagreements(&self, name: &str) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let Some((first, aliases)) = self.aliases() else {
+            return found;
+        };
+        let field = "metadata.annotations[nginx.ingress.kubernetes.io/server-alias]";
+        for (order, share) in self.mains() {
+            let own = &share.settings.rewriting.server_aliases;
+            if order != first && !own.is_empty() && own != aliases {
+                let why = format!(
+                    "the older Ingress {} gives {} its other names already",
+                    first.ingress(),
+                    host_name(name)
+                );
+                found.push(Problem::error(Kind::Ingress, order.ingress(), field, why));
+            }
+        }
+        found
+    }
+}
+
+fn same_backend(backend: &Arc<crate::balance::Backend>, main: &Arc<Route>) -> bool {
+    let (own, other) = (&backend.key, &main.backend.key);
+    own.service == other.service && own.port == other.port
+}
+
+/// A host as people call it.
+pub fn host_name(host: &str) -> &str {
+    if host.is_empty() { "any host" } else { host }
+}
+
+/// The host a client may be redirected from to this one by `from-to-www-redirect`.
+pub fn www_partner(host: &str) -> Option<Arc<str>> {
+    if host.is_empty() || host.starts_with('*') {
+        return None;
+    }
+    Some(match host.strip_prefix("www.") {
+        Some(bare) => bare.into(),
+        None => format!("www.{host}").into(),
+    })
+}
+
+/// Hosts by their other names.
+#[derive(Debug, Default)]
+pub struct Aliases {
+    /// For each name the hosts that want it, by the Ingress that says so.
+    wanted: HashMap<Arc<str>, BTreeSet<(Order, Arc<str>)>>,
+    /// For each host the names it wants.
+    by_host: HashMap<Arc<str>, (Order, Vec<Arc<str>>)>,
+}
+
+impl Aliases {
+    /// Replaces the names of a host; returns all names that concerns.
+    pub fn replace(
+        &mut self,
+        host: &Arc<str>,
+        aliases: Option<(&Order, &[String])>,
+    ) -> Vec<Arc<str>> {
+        let mut touched = Vec::new();
+        let same = match (self.by_host.get(host), &aliases) {
+            (Some((key, old)), Some((new_key, new))) => {
+                key == *new_key && old.iter().map(|n| &**n).eq(new.iter().map(|n| n.as_str()))
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
+            return self.by_host.get(host).map(|(_, names)| names.clone()).unwrap_or_default();
+        }
+        if let Some((key, names)) = self.by_host.remove(host) {
+            for name in names {
+                if let Some(wanted) = self.wanted.get_mut(&name) {
+                    wanted.remove(&(key.clone(), host.clone()));
+                    if wanted.is_empty() {
+                        self.wanted.remove(&name);
                     }
                 }
+                touched.push(name);
             }
         }
-        let host_name = if host.is_empty() { "any host" } else { host };
-        let entry = self.hosts.entry(host.into()).or_default();
-        let text = match claim.path_type {
-            PathType::Prefix => prefix_key(&claim.path).to_string(),
-            _ => claim.path.clone(),
-        };
-        if let Some(owner) = entry.owners.get(&(claim.path_type, text.clone())) {
-            let why =
-                format!("{:?} of {host_name} belongs to the older Ingress {owner}", claim.path);
-            return Err(Problem::error(
-                Kind::Ingress,
-                &ingress,
-                format!("{}.path", claim.field),
-                why,
-            ));
-        }
-        entry.owners.insert((claim.path_type, text), ingress);
-        entry.regex |= regex;
-        entry.claims.push(claim);
-        Ok(())
-    }
-
-    /// Compiles an expression, or takes it from this or the previous snapshot.
-    fn expression(&mut self, pattern: &str) -> Result<Arc<Regex>, String> {
-        if let Some(known) =
-            self.expressions.get(pattern).or_else(|| self.previous.expressions.get(pattern))
-        {
-            let known = known.clone();
-            self.expressions.insert(pattern.into(), known.clone());
-            return Ok(known);
-        }
-        let compiled = compile(pattern).map_err(|error| {
-            let last = error
-                .to_string()
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-                .to_string();
-            format!("{pattern:?} cannot be used as an expression: {last}")
-        })?;
-        let compiled = Arc::new(compiled);
-        self.expressions.insert(pattern.into(), compiled.clone());
-        Ok(compiled)
-    }
-
-    /// Builds the tables; also returns the expressions in use.
-    pub fn build(mut self) -> (Built, HashMap<String, Arc<Regex>>) {
-        let mut built = Built::default();
-        for (name, host) in std::mem::take(&mut self.hosts) {
-            let routes = Arc::new(self.build_host(host));
-            match name.strip_prefix("*.") {
-                _ if name.is_empty() => built.any = Some(routes),
-                Some(suffix) => drop(built.wildcard.insert(suffix.into(), routes)),
-                None => drop(built.exact.insert(name, routes)),
+        if let Some((key, names)) = aliases {
+            let names: Vec<Arc<str>> = names.iter().map(|name| name.as_str().into()).collect();
+            for name in &names {
+                let wanted = self.wanted.entry(name.clone()).or_default();
+                wanted.insert((key.clone(), host.clone()));
             }
+            touched.extend(names.iter().cloned());
+            self.by_host.insert(host.clone(), (key.clone(), names));
         }
-        (built, self.expressions)
+        touched
     }
 
-    fn build_host(&mut self, host: Host) -> HostRoutes {
-        let matcher = if host.regex {
-            let mut rules: Vec<(String, Arc<Route>)> =
-                host.claims.into_iter().map(|claim| (claim.path, Arc::new(claim.route))).collect();
-            sort_for_regex(&mut rules);
-            let compiled = rules.into_iter().filter_map(|(path, route)| {
-                // A plain path of another Ingress that is no expression cannot match as one either.
-                Some((self.expression(&format!("^{path}")).ok()?, route))
-            });
-            Matcher::Regex(compiled.collect())
-        } else {
-            let rules = host.claims.into_iter().map(|c| (c.path_type, c.path, Arc::new(c.route)));
-            Matcher::Paths(PathMatcher::new(rules))
-        };
-        HostRoutes {
-            matcher,
-            fallback: host.fallback.map(Arc::new),
-            www_redirect: None,
-            app_root: host.app_root,
-            tls: host.tls,
-        }
+    /// The hosts that want a name, and by which Ingress.
+    pub fn of(&self, name: &str) -> impl Iterator<Item = &(Order, Arc<str>)> {
+        self.wanted.get(name).into_iter().flatten()
     }
 }

@@ -8,13 +8,10 @@ use expect_test::{Expect, expect};
 use serde_json::Value;
 use std::fmt::Write;
 
-fn world(manifests: &str) -> World {
-    let mut world = World::default();
+fn everything(manifests: &str) -> Change {
     let documents: Vec<Value> = serde_saphyr::from_multiple(manifests).unwrap();
-    for document in documents {
-        world.apply(Object::parse(document).unwrap().unwrap());
-    }
-    world
+    let objects = documents.into_iter().map(|document| Object::parse(document).unwrap().unwrap());
+    Change::Everything(objects.collect(), Vec::new())
 }
 
 fn policy() -> Policy {
@@ -30,31 +27,60 @@ fn policy() -> Policy {
     }
 }
 
-fn run(manifests: &str) -> Translation {
-    translate(&world(manifests), &policy(), &Snapshot::default(), Timestamp::UNIX_EPOCH)
+fn run(manifests: &str) -> Index {
+    run_with(policy(), manifests)
+}
+
+fn run_with(policy: Policy, manifests: &str) -> Index {
+    let mut index = Index::new(policy);
+    change(&mut index, manifests, Timestamp::UNIX_EPOCH);
+    index
+}
+
+/// Replaces everything an index knows.
+fn change(index: &mut Index, manifests: &str, now: Timestamp) -> Update {
+    index.apply([everything(manifests)]);
+    index.update(now)
 }
 
 /// Asks the snapshot about `host/path` pairs and prints the answers, then the problems.
 fn check(manifests: &str, requests: &[&str], expected: Expect) {
-    let translation = run(manifests);
+    let index = run(manifests);
     let mut text = String::new();
     for request in requests {
         let (host, path) = request.split_at(request.find('/').unwrap());
-        let answer = match translation
-            .snapshot
-            .route_by(translation.snapshot.host(host), path.as_bytes())
-        {
+        let rules = index.snapshot.host(host);
+        let answer = match index.snapshot.route_by(rules, path.as_bytes()) {
+            _ if rules.is_some_and(|rules| rules.www_redirect.is_some()) => {
+                format!("to {}", rules.and_then(|rules| rules.www_redirect.clone()).unwrap())
+            }
             None => "404".to_string(),
             Some(route) if route.closed => "closed".into(),
+            Some(route) if route.unclaimed && route.backend.endpoints().is_empty() => {
+                format!("404 under {}", route.ingress)
+            }
             Some(route) => {
                 let ends: Vec<String> =
                     route.backend.endpoints().addresses().map(|a| a.to_string()).collect();
-                format!("{} {} [{}]", route.ingress, route.backend.upstream_name, ends.join(" "))
+                let mut text = format!(
+                    "{} {} [{}]",
+                    route.ingress,
+                    route.backend.upstream_name,
+                    ends.join(" ")
+                );
+                if let Some(canary) = &route.canary {
+                    write!(text, " canary {} {}", canary.ingress, canary.backend.upstream_name)
+                        .unwrap();
+                }
+                if let Some(backend) = &route.default_backend {
+                    write!(text, " default {}", backend.upstream_name).unwrap();
+                }
+                text
             }
         };
         writeln!(text, "{request} -> {answer}").unwrap();
     }
-    for problem in &translation.problems {
+    for problem in index.problems() {
         writeln!(text, "{:?}: {problem}", problem.severity).unwrap();
     }
     expected.assert_eq(&text);
@@ -111,7 +137,7 @@ fn ports_by_number_and_name_and_ready_endpoints_only() {
             a.example/a -> shop/ports shop-web-admin [10.0.0.1:9090]
             a.example/x -> shop/ports shop-web-99 []
             a.example/m -> shop/ports shop-gone-80 []
-            a.example/r -> shop/ports shop-- []
+            a.example/r -> 404 under shop/ports
             b.example/n -> 404
             Error: Ingress shop/ports: spec.rules[0].http.paths[2].backend.service.port: Service shop/web has no port "99"
             Error: Ingress shop/ports: spec.rules[0].http.paths[3].backend.service.name: Service shop/gone does not exist
@@ -196,7 +222,7 @@ fn one_rewrite_turns_the_whole_host_into_expressions() {
             a.example/application -> shop/rewritten shop-web-80 [10.0.0.1:8080]
             a.example/OTHER/x -> shop/exact shop-web-80 [10.0.0.1:8080]
             b.example/other -> shop/plain shop-web-80 [10.0.0.1:8080]
-            b.example/OTHER -> 404
+            b.example/OTHER -> 404 under shop/plain
             c.example/other/x -> shop/same shop-web-80 [10.0.0.1:8080]
             c.example/other -> shop/exact-too shop-web-80 [10.0.0.1:8080]
         "#]],
@@ -225,8 +251,8 @@ fn bad_expressions_and_targets_harm_only_themselves() {
         &["a.example/good/x", "a.example/bad/x", "a.example/t"],
         expect![[r#"
             a.example/good/x -> shop/good shop-web-80 [10.0.0.1:8080]
-            a.example/bad/x -> 404
-            a.example/t -> 404
+            a.example/bad/x -> 404 under shop/ahead
+            a.example/t -> 404 under shop/ahead
             Error: Ingress shop/ahead: spec.rules[0].http.paths[0].path: "/(?!x)" cannot be used as an expression: look-around, including look-ahead and look-behind, is not supported
             Error: Ingress shop/bad: spec.rules[0].http.paths[0].path: "/bad/(" cannot be used as an expression: unclosed group
             Error: Ingress shop/path: spec.rules[0].http.paths[0].path: "p" does not start with a slash
@@ -256,7 +282,7 @@ fn default_backends() {
         expect![[r#"
             a.example/x -> shop/rules shop-web-80 [10.0.0.1:8080]
             a.example/y -> shop/rules shop-web-81 [10.0.0.1:9090]
-            b.example/y -> 404
+            b.example/y -> 404 under shop/bare
             c.example/y -> 404
         "#]],
     );
@@ -264,7 +290,7 @@ fn default_backends() {
         &format!("{WEB}{}{}", of("catch-all", ""), to_web("bare", "b.example", "/x", "Exact", "")),
         &["b.example/y", "c.example/y"],
         expect![[r#"
-            b.example/y -> 404
+            b.example/y -> 404 under shop/bare
             c.example/y -> shop/catch-all shop-web-81 [10.0.0.1:9090]
         "#]],
     );
@@ -287,6 +313,7 @@ fn guards_close_canaries_stay_out_service_upstream_uses_the_cluster_ip() {
             a.example/ -> shop/b-main shop-web-80 [10.0.0.1:8080]
             b.example/ -> closed
             c.example/ -> shop/vip shop-web-80 [10.96.0.7:80]
+            Error: Ingress shop/a-canary: spec.rules[0].http.paths[0].path: "/" of a.example goes to the same Service and port by Ingress shop/b-main
             Error: Ingress shop/guarded: metadata.annotations[nginx.ingress.kubernetes.io/auth-url]: authentication is not honoured yet; its locations answer 503
         "#]],
     );
@@ -334,46 +361,41 @@ fn a_broken_certificate_is_reported_and_the_old_one_kept() {
             secret("good", chain, &key)
         )
     };
-    let first = run(&with(&chain));
-    let good = first.snapshot.certificates.get("a.example").unwrap().clone();
+    let mut index = run(&with(&chain));
+    let good = index.snapshot.certificates.get("a.example").unwrap().clone();
     assert_eq!(good.names, ["a.example"]);
-    assert!(first.snapshot.certificates.get("b.example").is_none());
-    let host: &Arc<HostRoutes> = first.snapshot.host("b.example").unwrap();
+    assert!(index.snapshot.certificates.get("b.example").is_none());
+    let host: &Arc<HostRoutes> = index.snapshot.host("b.example").unwrap();
     assert!(host.tls, "redirected to https although the certificate is missing");
 
-    let second =
-        translate(&world(&with("broken")), &policy(), &first.snapshot, Timestamp::UNIX_EPOCH);
-    assert!(Arc::ptr_eq(second.snapshot.certificates.get("a.example").unwrap(), &good));
-    let text: String = second.problems.iter().map(|problem| format!("{problem}\n")).collect();
+    let update = change(&mut index, &with("broken"), Timestamp::UNIX_EPOCH);
+    assert!(Arc::ptr_eq(update.snapshot.certificates.get("a.example").unwrap(), &good));
+    assert_eq!((update.problems.new.len(), update.problems.gone.len()), (1, 0));
+    let text: String = index.problems().map(|problem| format!("{problem}\n")).collect();
     expect![[r#"
         Ingress shop/one: spec.tls[0].secretName: Secret shop/good: key tls.crt is missing or empty; the last good certificate is served
         Ingress shop/two: spec.tls[0].secretName: Secret shop/none does not exist; the default certificate is served
     "#]]
     .assert_eq(&text);
-    let third =
-        translate(&world(&with(&chain)), &policy(), &second.snapshot, Timestamp::UNIX_EPOCH);
-    assert!(
-        Arc::ptr_eq(third.snapshot.certificates.get("a.example").unwrap(), &good),
-        "parsed once"
-    );
+    let update = change(&mut index, &with(&chain), Timestamp::UNIX_EPOCH);
+    let same = update.snapshot.certificates.get("a.example").unwrap();
+    assert!(Arc::ptr_eq(same, &good), "parsed once");
 
     let late: Timestamp = "9999-01-01T00:00:00Z".parse().unwrap();
-    let expired = translate(&world(&with(&chain)), &policy(), &Snapshot::default(), late);
-    assert!(
-        expired.problems.iter().any(|p| p.message.contains("expired at")),
-        "{:?}",
-        expired.problems
-    );
+    let expired = index.update(late).problems.new;
+    assert!(expired.iter().any(|p| p.message.contains("expired at")), "{expired:?}");
 }
 
 #[test]
 fn only_named_secrets_of_our_ingresses_are_wanted() {
     let foreign = tls("foreign", "c.example", "theirs")
         .replace("spec:", "spec: {ingressClassName: other}\nx:");
-    let world = world(&format!("{}{foreign}", tls("one", "a.example", "mine")));
+    let mut index = run(&format!("{}{foreign}", tls("one", "a.example", "mine")));
     let wanted: Vec<String> =
-        named_objects(&world, &policy()).iter().map(|(_, key)| key.to_string()).collect();
+        index.take_named().unwrap().iter().map(|(_, key)| key.to_string()).collect();
     assert_eq!(wanted, ["shop/mine"]);
+    change(&mut index, "", Timestamp::UNIX_EPOCH);
+    assert!(index.take_named().unwrap().is_empty() && index.take_named().is_none());
 }
 
 #[test]
@@ -383,14 +405,16 @@ fn a_backend_survives_a_change() {
         "conditions: {ready: false, serving: true, terminating: true}",
         "conditions: {ready: true}",
     );
-    let backend =
-        |t: &Translation| -> Arc<Backend> { t.snapshot.backends.values().next().unwrap().clone() };
-    let first = run(&rules);
-    let second = translate(&world(&rules), &policy(), &first.snapshot, Timestamp::UNIX_EPOCH);
-    assert!(Arc::ptr_eq(&backend(&first), &backend(&second)) && second.endpoint_changes.is_empty());
+    let mut index = run(&rules);
+    let backend = |index: &Index| -> Arc<Backend> {
+        index.snapshot.backends.values().next().unwrap().clone()
+    };
+    let first = backend(&index);
+    let update = change(&mut index, &rules, Timestamp::UNIX_EPOCH);
+    assert!(Arc::ptr_eq(&backend(&index), &first) && update.endpoint_changes.is_empty());
     let fewer = rules.replace("{addresses: [10.0.0.2]", "{addresses: [10.0.0.7]");
     assert_ne!(fewer, rules);
-    let third = translate(&world(&fewer), &policy(), &second.snapshot, Timestamp::UNIX_EPOCH);
-    assert!(Arc::ptr_eq(&backend(&first), &backend(&third)));
-    assert_eq!(third.endpoint_changes.len(), 1);
+    let update = change(&mut index, &fewer, Timestamp::UNIX_EPOCH);
+    assert!(Arc::ptr_eq(&backend(&index), &first));
+    assert_eq!(update.endpoint_changes.len(), 1);
 }

@@ -11,7 +11,8 @@ const RULE: [(&str, &str, &str, &str); 1] = [("a.example", "/app", "Prefix", "we
 fn value(podium: &Ingress, name: &str, labels: &[&str]) -> Option<f64> {
     let metrics = podium.metrics();
     let mut lines = metrics.lines().filter(|line| {
-        line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label))
+        line.split(['{', ' ']).next() == Some(name)
+            && labels.iter().all(|label| line.contains(label))
     });
     let line = lines.next()?;
     assert!(lines.next().is_none(), "more than one {name} with {labels:?}");

@@ -1,0 +1,586 @@
+//! One Ingress by itself: what it says about each host, with its settings and backends. Who else says
+//! something about a host is none of its business.
+
+use super::Policy;
+use super::backends::Backends;
+use super::expressions::Expressions;
+use crate::annotations::values::Refusal;
+use crate::annotations::{self, Annotated, Settings};
+use crate::balance::Backend;
+use crate::matcher::{PathType, prefix_key};
+use crate::objects::{Kind, ObjectKey, World};
+use crate::problem::Problem;
+use crate::resources::Resources;
+use crate::rewrite::Rewrite;
+use crate::snapshot::{CanaryRoute, Route};
+use jiff::Timestamp;
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// Where an Ingress stands among others: the older one has precedence.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Order {
+    /// Those that never were in a cluster come last.
+    undated: bool,
+    created: Option<Timestamp>,
+    tie: Tie,
+}
+
+/// Of Ingresses of the same second the last by name goes first, as in ingress-nginx; of those without a
+/// time, which only files have, the first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tie {
+    LastFirst(Reverse<Arc<ObjectKey>>),
+    FirstFirst(Arc<ObjectKey>),
+}
+
+impl Order {
+    pub fn of(key: &Arc<ObjectKey>, ingress: &Ingress) -> Order {
+        let created = ingress.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let tie = match created {
+            Some(_) => Tie::LastFirst(Reverse(key.clone())),
+            None => Tie::FirstFirst(key.clone()),
+        };
+        Order { undated: created.is_none(), created, tie }
+    }
+
+    pub fn ingress(&self) -> &Arc<ObjectKey> {
+        match &self.tie {
+            Tie::LastFirst(Reverse(key)) | Tie::FirstFirst(key) => key,
+        }
+    }
+}
+
+/// A path of a rule, by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    rule: usize,
+    path: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spec.rules[{}].http.paths[{}]", self.rule, self.path)
+    }
+}
+
+/// What makes two paths of a host the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PathKey {
+    pub path_type: PathType,
+    pub text: Arc<str>,
+}
+
+impl PathKey {
+    pub fn new(path_type: PathType, path: &Arc<str>) -> PathKey {
+        let text = match path_type {
+            PathType::Exact => path.clone(),
+            PathType::Prefix if prefix_key(path) == &**path => path.clone(),
+            PathType::Prefix => prefix_key(path).into(),
+        };
+        PathKey { path_type, text }
+    }
+
+    /// That of `/`.
+    pub fn root() -> PathKey {
+        PathKey { path_type: PathType::Prefix, text: "/".into() }
+    }
+}
+
+/// A path an Ingress wants for a host.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub key: PathKey,
+    /// The Ingress wants it to be an expression.
+    pub regex: bool,
+    pub route: Arc<Route>,
+    pub place: Place,
+}
+
+/// A path of which a canary Ingress wants some requests.
+#[derive(Clone, Debug)]
+pub struct CanaryClaim {
+    pub key: PathKey,
+    pub route: Arc<CanaryRoute>,
+    pub place: Place,
+}
+
+/// What an Ingress says about a host.
+#[derive(Debug)]
+pub struct Share {
+    pub settings: Arc<Settings>,
+    pub resources: Arc<Resources>,
+    pub claims: Vec<Claim>,
+    pub canaries: Vec<CanaryClaim>,
+    /// Serves what no rule of the host matches, if this is the first Ingress to name the host. `None`
+    /// for canaries, which name no hosts.
+    pub root: Option<Arc<Route>>,
+    /// The Ingress has a TLS section: its hosts are to be reached by https.
+    pub tls: bool,
+}
+
+/// What the annotations of an Ingress say by themselves.
+#[derive(Debug)]
+pub struct Parsed {
+    pub settings: Arc<Settings>,
+    pub closed: bool,
+    pub problems: Vec<Problem>,
+    pub named: BTreeSet<(Kind, ObjectKey)>,
+}
+
+impl Parsed {
+    /// Reads them; what is as it was in `old` is taken from there.
+    pub fn of(key: &ObjectKey, ingress: &Ingress, policy: &Policy, old: Option<&Parsed>) -> Parsed {
+        let none = BTreeMap::new();
+        let written = ingress.metadata.annotations.as_ref().unwrap_or(&none);
+        let Annotated { settings, closed, problems } =
+            annotations::parse(key, written, &policy.defaults);
+        let mut named = settings.named_objects();
+        let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
+        let secrets = tls.filter_map(|tls| tls.secret_name.as_ref()).filter(|n| !n.is_empty());
+        named.extend(secrets.map(|name| (Kind::Secret, ObjectKey::new(&key.namespace, name))));
+        let same = old.filter(|old| *old.settings == settings);
+        let settings = same.map_or_else(|| Arc::new(settings), |old| old.settings.clone());
+        Parsed { settings, closed, problems, named }
+    }
+}
+
+/// What an Ingress comes to.
+#[derive(Debug)]
+pub struct Compiled {
+    pub order: Order,
+    pub shares: BTreeMap<Arc<str>, Arc<Share>>,
+    /// Serves all hosts nobody names: the Ingress has a default backend and no rules.
+    pub catch_all: Option<Arc<Route>>,
+    /// Every backend in use, once.
+    pub backends: Vec<Arc<Backend>>,
+    resolved: Arc<Resolved>,
+    closed: bool,
+    /// The default backend of the Ingress and that of its annotation, where they differ from a path.
+    fallbacks: Vec<(&'static str, Arc<Backend>)>,
+    pub problems: Vec<Problem>,
+}
+
+/// What the settings of an Ingress name in other objects.
+#[derive(Debug)]
+struct Resolved {
+    resources: Arc<Resources>,
+    closed: bool,
+    problems: Vec<Problem>,
+}
+
+impl Resolved {
+    fn of(key: &ObjectKey, settings: &Settings, world: &World, policy: &Policy) -> Resolved {
+        let (resources, refused) = Resources::resolve(key, settings, world, &policy.options);
+        let closed = refused.iter().any(|(_, refusal)| matches!(refusal, Refusal::Closes(_)));
+        let refused = refused.into_iter();
+        let problems = refused.map(|(name, refusal)| refusal.problem(key, name, None)).collect();
+        Resolved { resources: Arc::new(resources), closed, problems }
+    }
+}
+
+/// What compiling an Ingress takes.
+pub struct Compiler<'a> {
+    pub world: &'a World,
+    pub policy: &'a Policy,
+    pub backends: &'a mut Backends,
+    pub expressions: &'a mut Expressions,
+    pub host_names: &'a dyn Fn(&str) -> Arc<str>,
+    /// Secrets or ConfigMaps that the settings name are different.
+    pub renew_resources: bool,
+}
+
+impl Compiler<'_> {
+    /// Compiles an Ingress. What is as it was in `old` is taken from there.
+    pub fn compile(
+        &mut self,
+        key: &Arc<ObjectKey>,
+        ingress: &Ingress,
+        parsed: &Parsed,
+        old: Option<&Compiled>,
+    ) -> Compiled {
+        let kept = old.filter(|old| !self.renew_resources && old.uses(&parsed.settings));
+        let resolved = match kept {
+            Some(old) => old.resolved.clone(),
+            None => Arc::new(Resolved::of(key, &parsed.settings, self.world, self.policy)),
+        };
+        let closed = parsed.closed || resolved.closed || self.policy.options.closed;
+        let mut scope = Scope {
+            compiler: self,
+            key,
+            settings: &parsed.settings,
+            resources: &resolved.resources,
+            closed,
+            default_backend: None,
+            fallbacks: Vec::new(),
+            problems: [&*parsed.problems, &*resolved.problems].concat(),
+            old: old.filter(|old| old.closed == closed),
+            shares: BTreeMap::new(),
+        };
+        let catch_all = ingress.spec.as_ref().and_then(|spec| scope.spec(spec));
+        let (shares, problems, fallbacks) = (scope.shares, scope.problems, scope.fallbacks);
+        let shares = shares.into_iter().map(|(host, share)| (host, Arc::new(share))).collect();
+        let order = Order::of(key, ingress);
+        let mut compiled = Compiled {
+            order,
+            shares,
+            catch_all,
+            backends: Vec::new(),
+            resolved,
+            closed,
+            fallbacks,
+            problems,
+        };
+        compiled.backends = compiled.distinct_backends();
+        compiled
+    }
+}
+
+impl Compiled {
+    fn uses(&self, settings: &Arc<Settings>) -> bool {
+        let mut shares = self.shares.values();
+        shares.next().is_some_and(|share| Arc::ptr_eq(&share.settings, settings))
+    }
+
+    /// Every use of a backend, with the field that names it.
+    fn uses_of_backends(&self) -> impl Iterator<Item = (Field, &Arc<Backend>)> {
+        let shares = self.shares.values();
+        let paths = shares.flat_map(|share| {
+            let mains =
+                share.claims.iter().map(|claim| (Field::Path(claim.place), &claim.route.backend));
+            let canaries = share.canaries.iter();
+            mains.chain(canaries.map(|claim| (Field::Path(claim.place), &claim.route.backend)))
+        });
+        paths.chain(self.fallbacks.iter().map(|(name, backend)| (Field::Named(name), backend)))
+    }
+
+    fn distinct_backends(&self) -> Vec<Arc<Backend>> {
+        let mut seen = BTreeSet::new();
+        let uses = self.uses_of_backends().map(|(_, backend)| backend);
+        uses.filter(|backend| seen.insert(Arc::as_ptr(backend))).cloned().collect()
+    }
+
+    /// What is wrong with the Services the Ingress names.
+    pub fn service_problems(&self, backends: &Backends) -> Vec<Problem> {
+        if !self.backends.iter().any(|backend| backends.fault(backend).is_some()) {
+            return Vec::new();
+        }
+        let uses = self.uses_of_backends();
+        let faults = uses.filter_map(|(field, backend)| Some((field, backends.fault(backend)?)));
+        let ingress = self.order.ingress();
+        faults
+            .map(|(field, fault)| {
+                let field = match field {
+                    Field::Path(place) => format!("{place}.backend.service.{}", fault.field()),
+                    Field::Named(name) if name.ends_with(']') => name.to_string(),
+                    Field::Named(name) => format!("{name}.service.{}", fault.field()),
+                };
+                Problem::error(Kind::Ingress, ingress, field, fault.to_string())
+            })
+            .collect()
+    }
+}
+
+enum Field {
+    Path(Place),
+    Named(&'static str),
+}
+
+const DEFAULT_BACKEND_FIELD: &str = "spec.defaultBackend";
+const DEFAULT_BACKEND_ANNOTATION: &str =
+    "metadata.annotations[nginx.ingress.kubernetes.io/default-backend]";
+const REWRITE_TARGET_ANNOTATION: &str =
+    "metadata.annotations[nginx.ingress.kubernetes.io/rewrite-target]";
+
+/// The compilation of one Ingress.
+struct Scope<'a, 'c> {
+    compiler: &'a mut Compiler<'c>,
+    key: &'a Arc<ObjectKey>,
+    settings: &'a Arc<Settings>,
+    resources: &'a Arc<Resources>,
+    closed: bool,
+    /// By annotation.
+    default_backend: Option<Arc<Backend>>,
+    fallbacks: Vec<(&'static str, Arc<Backend>)>,
+    problems: Vec<Problem>,
+    old: Option<&'a Compiled>,
+    shares: BTreeMap<Arc<str>, Share>,
+}
+
+impl Scope<'_, '_> {
+    /// Fills in the shares; returns the route for hosts nobody names.
+    fn spec(&mut self, spec: &IngressSpec) -> Option<Arc<Route>> {
+        let canary = self.settings.canary.enabled;
+        if let Some(service) = &self.settings.response.default_backend {
+            let backend = self.compiler.backends.first_port(self.compiler.world, service);
+            self.fallbacks.push((DEFAULT_BACKEND_ANNOTATION, backend.clone()));
+            self.default_backend = Some(backend);
+        }
+        let default = spec.default_backend.as_ref();
+        let default = default.and_then(|backend| self.backend(backend, DEFAULT_BACKEND_FIELD));
+        if let Some(backend) = &default {
+            self.fallbacks.push((DEFAULT_BACKEND_FIELD, backend.clone()));
+        }
+        let rules = spec.rules.as_deref().unwrap_or_default();
+        for (at, rule) in rules.iter().enumerate() {
+            let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
+            if let Err(why) = check_host(&host) {
+                self.problem(format!("spec.rules[{at}].host"), why);
+                continue;
+            }
+            let host = (self.compiler.host_names)(&host);
+            self.open(&host, spec, default.as_ref());
+            let old = self.old.and_then(|old| old.shares.get(&host));
+            let mut old = OldClaims::new(old);
+            for (path_at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+                let place = Place { rule: at, path: path_at };
+                self.path(&host, path, place, &mut old);
+            }
+        }
+        let backend = default.filter(|_| rules.is_empty() && !canary)?;
+        Some(Arc::new(self.route(&Arc::from(""), "/", backend, None)))
+    }
+
+    fn open(&mut self, host: &Arc<str>, spec: &IngressSpec, default: Option<&Arc<Backend>>) {
+        if self.shares.contains_key(host) {
+            return;
+        }
+        let root = (!self.settings.canary.enabled).then(|| {
+            let unclaimed = self.compiler.backends.unclaimed();
+            let backend = default.unwrap_or(&unclaimed).clone();
+            let target = self.settings.rewriting.target.as_deref().filter(|target| *target != "/");
+            let rewrite = target.and_then(|target| self.rewrite("/", target).ok());
+            let mut route = self.route(host, "/", backend, rewrite);
+            if default.is_none() {
+                route.unclaimed = true;
+                route.default_backend = None;
+            }
+            Arc::new(route)
+        });
+        let share = Share {
+            settings: self.settings.clone(),
+            resources: self.resources.clone(),
+            claims: Vec::new(),
+            canaries: Vec::new(),
+            root,
+            tls: spec.tls.as_ref().is_some_and(|tls| !tls.is_empty()),
+        };
+        self.shares.insert(host.clone(), share);
+    }
+
+    fn path(
+        &mut self,
+        host: &Arc<str>,
+        path: &HTTPIngressPath,
+        place: Place,
+        old: &mut OldClaims<'_>,
+    ) {
+        let path_type = match path.path_type.as_str() {
+            "Exact" => PathType::Exact,
+            // As in ingress-nginx.
+            "Prefix" | "ImplementationSpecific" => PathType::Prefix,
+            other => {
+                let why = format!("{other:?} is not a path type");
+                return self.problem(format!("{place}.pathType"), why);
+            }
+        };
+        let text = path.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
+        if !text.starts_with('/') {
+            let why = format!("{text:?} does not start with a slash");
+            return self.problem(format!("{place}.path"), why);
+        }
+        if path.path_type != "ImplementationSpecific" && !is_plain(text) {
+            let why = format!(
+                "{text:?} holds characters that ingress-nginx refuses in paths of type {} \
+                 (strict-validate-path-type); it is served, but ImplementationSpecific is the type for it",
+                path.path_type
+            );
+            let problem = Problem::warning(Kind::Ingress, self.key, format!("{place}.path"), why);
+            self.problems.push(problem);
+        }
+        let Some(backend) = self.path_backend(&path.backend, place, old, text, path_type) else {
+            return;
+        };
+        if self.settings.canary.enabled {
+            self.canary(host, path_type, text, place, backend);
+        } else {
+            self.claim(host, path_type, text, place, backend, old);
+        }
+    }
+
+    fn path_backend(
+        &mut self,
+        backend: &IngressBackend,
+        place: Place,
+        old: &mut OldClaims<'_>,
+        text: &str,
+        path_type: PathType,
+    ) -> Option<Arc<Backend>> {
+        let by_cluster_ip = self.settings.upstream.by_cluster_ip;
+        if let Some(claim) = old.find(text, path_type)
+            && claim.route.backend.key.by_cluster_ip == by_cluster_ip
+            && super::backends::is_named_by(&claim.route.backend.key, backend)
+        {
+            return Some(claim.route.backend.clone());
+        }
+        self.backend(backend, &format!("{place}.backend"))
+    }
+
+    fn claim(
+        &mut self,
+        host: &Arc<str>,
+        path_type: PathType,
+        text: &str,
+        place: Place,
+        backend: Arc<Backend>,
+        old: &OldClaims<'_>,
+    ) {
+        let same = old.current.filter(|old| {
+            Arc::ptr_eq(&old.route.backend, &backend)
+                && Arc::ptr_eq(&old.route.settings, self.settings)
+                && Arc::ptr_eq(&old.route.resources, self.resources)
+                && Arc::ptr_eq(&old.route.options, &self.compiler.policy.options)
+        });
+        let claim = match same {
+            Some(old) => Claim { place, ..old.clone() },
+            None => {
+                // As in ingress-nginx, a target equal to the path is no rewrite.
+                let target = self.settings.rewriting.target.as_deref();
+                let target = target.filter(|target| *target != text);
+                let regex = self.settings.rewriting.use_regex || target.is_some();
+                if regex && let Err(why) = self.compiler.expressions.get(text) {
+                    let why = format!("{text:?} cannot be used as an expression: {why}");
+                    return self.problem(format!("{place}.path"), why);
+                }
+                let rewrite = match target.map(|target| self.rewrite(text, target)).transpose() {
+                    Ok(rewrite) => rewrite,
+                    Err(why) => return self.problem(REWRITE_TARGET_ANNOTATION.into(), why),
+                };
+                let route = Arc::new(self.route(host, text, backend, rewrite));
+                Claim { key: PathKey::new(path_type, &route.path), regex, route, place }
+            }
+        };
+        if let Some(share) = self.shares.get_mut(host) {
+            share.claims.push(claim);
+        }
+    }
+
+    fn canary(
+        &mut self,
+        host: &Arc<str>,
+        path_type: PathType,
+        text: &str,
+        place: Place,
+        backend: Arc<Backend>,
+    ) {
+        let route = Arc::new(CanaryRoute {
+            ingress: self.key.clone(),
+            settings: self.settings.clone(),
+            backend,
+        });
+        let key = PathKey::new(path_type, &text.into());
+        if let Some(share) = self.shares.get_mut(host) {
+            share.canaries.push(CanaryClaim { key, route, place });
+        }
+    }
+
+    fn rewrite(&mut self, path: &str, target: &str) -> Result<Rewrite, String> {
+        let expression = self.compiler.expressions.get(path)?;
+        Rewrite::parse(target, expression).map_err(|error| format!("{target:?} {error}"))
+    }
+
+    fn backend(&mut self, backend: &IngressBackend, field: &str) -> Option<Arc<Backend>> {
+        let by_cluster_ip = self.settings.upstream.by_cluster_ip;
+        let compiler = &mut *self.compiler;
+        let found =
+            compiler.backends.named(compiler.world, &self.key.namespace, backend, by_cluster_ip);
+        if found.is_none() {
+            let why = "names no Service; other resources cannot be backends here";
+            self.problem(field.into(), why.into());
+        }
+        found
+    }
+
+    fn route(
+        &self,
+        host: &Arc<str>,
+        path: &str,
+        backend: Arc<Backend>,
+        rewrite: Option<Rewrite>,
+    ) -> Route {
+        let host = if host.is_empty() { "_".into() } else { host.clone() };
+        Route {
+            ingress: self.key.clone(),
+            series: Route::series(self.key, &host, path, &backend),
+            host,
+            path: path.into(),
+            backend,
+            settings: self.settings.clone(),
+            resources: self.resources.clone(),
+            options: self.compiler.policy.options.clone(),
+            rewrite,
+            canary: None,
+            default_backend: self.default_backend.clone(),
+            closed: self.closed,
+            unclaimed: false,
+        }
+    }
+
+    fn problem(&mut self, field: String, why: String) {
+        self.problems.push(Problem::error(Kind::Ingress, self.key, field, why));
+    }
+}
+
+/// The paths an Ingress had for a host, to be gone through beside those it has now.
+struct OldClaims<'a> {
+    claims: &'a [Claim],
+    next: usize,
+    /// The one that is the same path as the one in question.
+    current: Option<&'a Claim>,
+}
+
+impl<'a> OldClaims<'a> {
+    fn new(share: Option<&'a Arc<Share>>) -> OldClaims<'a> {
+        let claims = share.map(|share| share.claims.as_slice()).unwrap_or_default();
+        OldClaims { claims, next: 0, current: None }
+    }
+
+    /// Looks at the next two: that finds everything that stayed where one path was added, taken out or
+    /// changed.
+    fn find(&mut self, text: &str, path_type: PathType) -> Option<&'a Claim> {
+        let same = |claim: &&Claim| claim.key.path_type == path_type && *claim.route.path == *text;
+        self.current = None;
+        for at in [self.next, self.next + 1] {
+            if let Some(claim) = self.claims.get(at).filter(same) {
+                self.next = at + 1;
+                self.current = Some(claim);
+                break;
+            }
+        }
+        self.current
+    }
+}
+
+/// Whether a host of a rule can be served: empty, a DNS name, or one with `*` as its first label.
+pub fn check_host(host: &str) -> Result<(), String> {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if host.is_empty() || (host.len() <= 253 && name.split('.').all(label)) {
+        return Ok(());
+    }
+    Err(format!("{host:?} is not a DNS name, nor one with * as its whole first label"))
+}
+
+/// What ingress-nginx takes in paths of type Exact and Prefix.
+fn is_plain(path: &str) -> bool {
+    path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b))
+}
