@@ -89,7 +89,7 @@ fn problems_become_events_and_addresses_become_status() {
     let cluster = Cluster::start();
     let rules = ingress(
         "a",
-        r#""nginx.ingress.kubernetes.io/enable-cors": "true""#,
+        r#""nginx.ingress.kubernetes.io/server-snippet": "deny all;""#,
         &[("a.example", "/", "Prefix", "gone")],
     );
     cluster.apply(&format!("{}{rules}", service("web", &[&web])));
@@ -106,7 +106,7 @@ fn problems_become_events_and_addresses_become_status() {
         messages.iter().any(|m| m.contains("Service default/gone does not exist")),
         "{messages:?}"
     );
-    assert!(messages.iter().any(|m| m.contains("enable-cors]: not honoured yet")), "{messages:?}");
+    assert!(messages.iter().any(|m| m.contains("server-snippet]: snippets are refused")), "{messages:?}");
     assert_eq!(events[0].2["involvedObject"]["kind"], "Ingress");
     assert_eq!(events[0].2["involvedObject"]["uid"], "uid-\"a\"");
     let (method, _, status) =
