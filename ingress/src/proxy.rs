@@ -15,6 +15,7 @@ mod limits;
 mod redirects;
 mod response;
 mod target;
+mod upgrade;
 mod upstream;
 
 use crate::access_log::AccessLog;
@@ -202,13 +203,17 @@ impl ProxyHttp for IngressProxy {
 
     async fn upstream_peer(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         state: &mut RequestState,
     ) -> Result<Box<HttpPeer>> {
         let Some(route) = &state.route else {
             return Error::e_explain(ErrorType::HTTPStatus(503), "request without a route");
         };
-        state.attempts.next_peer(route)
+        let mut peer = state.attempts.next_peer(route)?;
+        if session.is_upgrade_req() {
+            upgrade::prepare(&mut peer);
+        }
+        Ok(peer)
     }
 
     async fn upstream_request_filter(
@@ -229,13 +234,15 @@ impl ProxyHttp for IngressProxy {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _end_of_stream: bool,
         state: &mut RequestState,
     ) -> Result<()> {
         state.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
         match &state.route {
+            // What goes through a WebSocket is no body.
+            _ if session.was_upgraded() => Ok(()),
             Some(route) => limits::body_so_far(&route.settings.limits, state.body_bytes),
             None => Ok(()),
         }

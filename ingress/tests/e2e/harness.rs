@@ -193,18 +193,27 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// A Service in namespace `default` with one slice for each backend.
 pub fn service(name: &str, backends: &[&Backend]) -> String {
+    let named = backends.iter().map(|backend| (backend.name.clone(), backend.address));
+    slices(name, named)
+}
+
+/// A Service in namespace `default` with one slice for each endpoint.
+pub fn service_at(name: &str, endpoints: &[SocketAddr]) -> String {
+    slices(name, endpoints.iter().enumerate().map(|(at, address)| (at.to_string(), *address)))
+}
+
+fn slices(name: &str, endpoints: impl Iterator<Item = (String, SocketAddr)>) -> String {
     let mut text = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 80}}]}}\n"
     );
-    for backend in backends {
+    for (slice, address) in endpoints {
         write!(
             text,
-            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}-{0}, labels: \
-             {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\nports: [{{port: {1}}}]\nendpoints: \
-             [{{addresses: [{2}]}}]\n",
-            backend.name,
-            backend.address.port(),
-            backend.address.ip()
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}-{slice}, labels: \
+             {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\nports: [{{port: {}}}]\nendpoints: \
+             [{{addresses: [{}]}}]\n",
+            address.port(),
+            address.ip()
         )
         .unwrap();
     }

@@ -5,6 +5,7 @@
 mod access_log;
 mod backend;
 mod changes;
+mod clients;
 mod cluster;
 mod from_api;
 mod harness;
