@@ -19,6 +19,7 @@ mod certificates;
 mod class;
 mod controller;
 mod http_client;
+mod leader;
 mod listener;
 mod matcher;
 mod metrics;
@@ -39,4 +40,9 @@ mod uri;
 mod variables;
 
 pub use annotations::values::parse_size;
-pub use run::{AccessLogFormat, Config, RunError, Source, run};
+pub use run::{AccessLogFormat, Config, ReportingConfig, RunError, Source, run};
+
+/// A duration as in flags and options: `30s`, `1h30m`.
+pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
+    options::values::duration(text).ok()
+}

@@ -1,9 +1,11 @@
 //! `podium-ingress`: command line and wiring only.
 
+mod flags;
+
 use anyhow::Context;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use podium_ingress::{AccessLogFormat, Config, Source, run};
+use podium_ingress::{AccessLogFormat, Config, ReportingConfig, Source, run};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -99,12 +101,34 @@ struct RunArgs {
     /// Believe X-Forwarded-* headers of proxies in front, from --proxy-real-ip-cidr.
     #[arg(long, requires = "proxy_real_ip_cidr")]
     use_forwarded_headers: bool,
-    /// Address written into the status of Ingresses; may be given several times.
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "publish_service")]
+    /// Addresses written into the status of Ingresses, separated by commas.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', conflicts_with = "publish_service")]
     publish_status_address: Vec<String>,
     /// Service whose addresses are written into the status of Ingresses.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
     publish_service: Option<(String, String)>,
+    /// Where neither of both is given, addresses of nodes are written: the ones within the cluster even
+    /// of nodes that have others.
+    #[arg(long)]
+    report_node_internal_ip_address: bool,
+    /// Leave the status of Ingresses alone.
+    #[arg(long)]
+    no_update_status: bool,
+    /// Leave addresses in statuses when the last replica ends.
+    #[arg(long)]
+    no_update_status_on_shutdown: bool,
+    /// No Event for each Ingress that is taken in.
+    #[arg(long)]
+    disable_sync_events: bool,
+    /// Lease by which replicas agree on who writes statuses; in the namespace of POD_NAMESPACE.
+    #[arg(long, value_name = "NAME", default_value = "podium-ingress-leader")]
+    election_id: String,
+    /// How long the Lease is held without a renewal.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = ttl)]
+    election_ttl: Duration,
+    /// This is the only replica: write statuses without a Lease.
+    #[arg(long)]
+    disable_leader_election: bool,
     /// Access log on standard output.
     #[arg(long, value_enum, default_value = "nginx")]
     access_log: LogFormat,
@@ -144,8 +168,24 @@ fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "want a number of bytes, or with k, m or g".into())
 }
 
+fn ttl(text: &str) -> Result<Duration, String> {
+    match podium_ingress::parse_duration(text) {
+        Some(ttl) if (1..=3600).contains(&ttl.as_secs()) => Ok(ttl),
+        _ => Err("want a duration from 1s to 1h".into()),
+    }
+}
+
 fn main() -> ExitCode {
-    let Cli { command: Command::Run(args) } = Cli::parse();
+    let translated = match flags::translate(std::env::args().skip(1).collect()) {
+        Ok(translated) => translated,
+        Err(why) => {
+            eprintln!("podium-ingress: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let program = std::env::args().next().unwrap_or_default();
+    let arguments = std::iter::once(program).chain(translated.arguments);
+    let Cli { command: Command::Run(args) } = Cli::parse_from(arguments);
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
     tracing_subscriber::fmt()
@@ -153,6 +193,9 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    for warning in translated.warnings {
+        tracing::warn!("{warning}");
+    }
     match serve(*args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -197,8 +240,21 @@ async fn config(args: RunArgs) -> anyhow::Result<Config> {
         https_redirect_port: args.https_redirect_port,
         body_size_max: args.proxy_body_size,
         trusted_proxies: args.proxy_real_ip_cidr,
-        publish_addresses: args.publish_status_address,
-        publish_service: args.publish_service,
+        reporting: ReportingConfig {
+            publish_addresses: args
+                .publish_status_address
+                .iter()
+                .map(|address| address.trim().to_string())
+                .collect(),
+            publish_service: args.publish_service,
+            update_status: !args.no_update_status,
+            update_status_on_shutdown: !args.no_update_status_on_shutdown,
+            node_internal_addresses: args.report_node_internal_ip_address,
+            sync_events: !args.disable_sync_events,
+            election_id: args.election_id,
+            election_ttl: args.election_ttl,
+            no_election: args.disable_leader_election,
+        },
         access_log: match args.access_log {
             LogFormat::Off => AccessLogFormat::Off,
             LogFormat::Nginx => AccessLogFormat::Nginx,

@@ -181,7 +181,9 @@ fn drop_unread_metadata(kind: &str, value: &mut Value) {
     meta.retain(|field, _| match field.as_str() {
         "name" | "namespace" | "annotations" => true,
         "labels" => kind == "EndpointSlice",
-        "uid" | "creationTimestamp" | "resourceVersion" => is_ingress,
+        // An Event on an object names it, else kubectl does not show it there.
+        "uid" => kind != "EndpointSlice",
+        "creationTimestamp" | "resourceVersion" => is_ingress,
         _ => false,
     });
     if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {

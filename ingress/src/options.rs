@@ -6,7 +6,7 @@
 pub mod config_map;
 pub mod patterns;
 pub mod table;
-mod values;
+pub mod values;
 
 use crate::access_log::format::LogFormat;
 use crate::annotations::authentication::Authentication;

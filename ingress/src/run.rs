@@ -1,5 +1,7 @@
 //! Wiring of the running program: sockets, source, controller, proxy, and the orderly end.
 
+mod reporting;
+
 use crate::access_log::AccessLog;
 use crate::access_log::format::LogFormat;
 use crate::annotations::Settings;
@@ -25,6 +27,8 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
+use reporting::Reporting;
+pub use reporting::ReportingConfig;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -84,10 +88,8 @@ pub struct Config {
     pub body_size_max: u64,
     /// Networks of proxies whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Addresses for the status of Ingresses.
-    pub publish_addresses: Vec<String>,
-    /// `namespace/name` of the Service to take them from instead.
-    pub publish_service: Option<(String, String)>,
+    /// Events, statuses and the election.
+    pub reporting: ReportingConfig,
     /// The access log.
     pub access_log: AccessLogFormat,
     /// From the signal to closing the listeners: health fails, load balancers look elsewhere.
@@ -138,7 +140,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 
     let status_server = StatusServer { ready: ready.clone(), metrics: metrics.clone() };
     tokio::spawn(status_server::serve(status, status_server));
-    start_controller(&config, policy, snapshot, ready.clone(), metrics);
+    let reporting = start_controller(&config, policy, snapshot, ready.clone(), metrics);
 
     // Listeners open before the first snapshot: clients wait in the backlog instead of being refused.
     let (begin_drain, draining) = watch::channel(false);
@@ -162,11 +164,20 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 
     shutdown.await;
     ready.store(false, Ordering::Relaxed);
+    // Beside the rest: others need not wait for connections of ours to learn that we go.
+    let told = tokio::spawn(async move {
+        if let Some(reporting) = reporting {
+            reporting.stop().await;
+        }
+    });
     tracing::info!(delay_s = config.shutdown_delay.as_secs(), "shutting down");
     tokio::time::sleep(config.shutdown_delay).await;
     begin_drain.send_replace(true);
     accepting.join_all().await;
     listener::drain(&proxy, ended, config.drain_timeout).await;
+    if let Err(error) = told.await {
+        tracing::warn!("telling the cluster: {error}");
+    }
     access_log.flush();
     Ok(())
 }
@@ -278,16 +289,17 @@ fn start_controller(
     snapshot: Arc<ArcSwap<Snapshot>>,
     ready: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
-) {
+) -> Option<Reporting> {
     let (changes, queue) = mpsc::channel(1024);
-    let (api, client) = match &config.source {
+    let (api, reporting, desk) = match &config.source {
         Source::Api(client, namespace) => {
             let api = ApiSource::start(client.clone(), namespace.clone(), changes);
-            (Some(api), Some(client.clone()))
+            let (reporting, desk) = Reporting::start(config, client, &metrics);
+            (Some(api), Some(reporting), Some(desk))
         }
         Source::Manifests(folder) => {
             tokio::spawn(files::watch(folder.clone(), changes));
-            (None, None)
+            (None, None, None)
         }
     };
     let options = config.config_map.as_ref().map(|pair| ConfigMapOptions::new(key(pair), &policy));
@@ -297,9 +309,10 @@ fn start_controller(
         snapshot,
         ready,
         metrics,
-        reporter: Reporter::new(client, config.publish_addresses.clone()),
+        reporter: Reporter::new(desk),
         api,
-        publish_service: config.publish_service.as_ref().map(key),
+        publish_service: config.reporting.publish_service.as_ref().map(key),
     };
     tokio::spawn(controller.run(queue));
+    reporting
 }

@@ -1,4 +1,7 @@
-//! `/healthz` and `/metrics` on a port of their own.
+//! `/healthz`, `/readyz`, `/livez` and `/metrics` on a port of their own.
+//!
+//! `/healthz` fails once shutdown has begun, as in ingress-nginx, so that load balancers look elsewhere;
+//! `/livez` does not, as a process that drains is well.
 
 use crate::metrics::Metrics;
 use async_trait::async_trait;
@@ -25,8 +28,9 @@ impl ServeHttp for StatusServer {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let ready = self.ready.load(Ordering::Relaxed);
         let (status, body) = match session.req_header().uri.path() {
-            "/healthz" if ready => (StatusCode::OK, b"ok".to_vec()),
-            "/healthz" => (StatusCode::SERVICE_UNAVAILABLE, b"not ready".to_vec()),
+            "/livez" => (StatusCode::OK, b"ok".to_vec()),
+            "/healthz" | "/readyz" if ready => (StatusCode::OK, b"ok".to_vec()),
+            "/healthz" | "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, b"not ready".to_vec()),
             "/metrics" => (StatusCode::OK, self.metrics.render()),
             _ => (StatusCode::NOT_FOUND, b"not found".to_vec()),
         };

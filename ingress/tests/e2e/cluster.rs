@@ -1,10 +1,12 @@
-//! As much of a Kubernetes API as an ingress controller sees: lists, watches, Events and status patches.
+//! As much of a Kubernetes API as an ingress controller sees: lists, watches, single objects that are
+//! written against their resource version (Leases, Events), and status patches.
 
 use crate::harness::wait_until;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -22,6 +24,8 @@ struct State {
     changes: Mutex<Vec<Stored>>,
     /// Requests other than GET: method, path, body.
     writes: Mutex<Vec<(String, String, Value)>>,
+    /// Objects that are written one by one, by their path.
+    single: Mutex<BTreeMap<String, Value>>,
     /// Collections this API does not have.
     absent: Mutex<Vec<String>>,
     /// Request targets of all GETs.
@@ -102,6 +106,19 @@ impl Cluster {
         self.state.writes.lock().unwrap().clone()
     }
 
+    /// Writes of a method to targets that hold a text.
+    pub fn writes_to(&self, method: &str, target: &str) -> Vec<Value> {
+        let all = self.writes().into_iter();
+        all.filter(|(m, t, _)| m == method && t.contains(target)).map(|(_, _, body)| body).collect()
+    }
+
+    /// An object as it is now.
+    pub fn object(&self, collection: &str, name: &str) -> Option<Value> {
+        let single =
+            self.state.single.lock().unwrap().get(&format!("{collection}/{name}")).cloned();
+        single.or_else(|| current(&self.state, collection, name))
+    }
+
     pub fn reads(&self) -> Vec<String> {
         self.state.reads.lock().unwrap().clone()
     }
@@ -141,18 +158,24 @@ fn serve(stream: TcpStream, state: &State, stopped: &AtomicBool) -> std::io::Res
         if method != "GET" {
             let body: Value = serde_json::from_slice(&body).unwrap();
             state.writes.lock().unwrap().push((method.into(), target.into(), body.clone()));
-            // The written object: an Event comes back as it is, a patched Ingress as little as it may be.
-            let answer =
-                if method == "POST" { body } else { json!({"metadata": {"name": "patched"}}) };
-            respond(&mut out, 200, &answer)?;
+            match write(state, method, target, body) {
+                Ok(written) => respond(&mut out, 200, &written)?,
+                Err(code) => respond(&mut out, code, &failure(code))?,
+            }
             continue;
         }
         state.reads.lock().unwrap().push(target.into());
         let query = Query::parse(target);
         if state.absent.lock().unwrap().contains(&query.collection) {
-            let absent = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
-                "message": "the server could not find the requested resource", "code": 404});
-            respond(&mut out, 404, &absent)?;
+            respond(&mut out, 404, &failure(404))?;
+            continue;
+        }
+        if let Some((collection, name)) = query.single() {
+            let object = state.single.lock().unwrap().get(&query.collection).cloned();
+            match object.or_else(|| current(state, collection, name)) {
+                Some(object) => respond(&mut out, 200, &object)?,
+                None => respond(&mut out, 404, &failure(404))?,
+            }
             continue;
         }
         if query.watch {
@@ -197,11 +220,97 @@ impl Query {
         }
     }
 
+    /// The collection and the name of the one object that is asked for.
+    fn single(&self) -> Option<(&str, &str)> {
+        let depth =
+            self.collection.split('/').count() - usize::from(self.collection.starts_with("/apis/"));
+        self.collection.rsplit_once('/').filter(|_| depth > 4)
+    }
+
     fn selects(&self, stored: &Stored) -> bool {
         let meta = &stored.object["metadata"];
         stored.collection == self.collection
             && self.namespace.as_ref().is_none_or(|namespace| meta["namespace"] == **namespace)
             && self.name.as_ref().is_none_or(|name| meta["name"] == **name)
+    }
+}
+
+/// An object of a collection as it is now.
+fn current(state: &State, collection: &str, name: &str) -> Option<Value> {
+    let changes = state.changes.lock().unwrap();
+    let last = changes.iter().rfind(|stored| {
+        stored.collection == collection && stored.object["metadata"]["name"] == name
+    })?;
+    (last.kind != "DELETED").then(|| last.object.clone())
+}
+
+fn failure(code: u16) -> Value {
+    let reason = if code == 409 { "Conflict" } else { "NotFound" };
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
+        "message": "the request failed", "code": code})
+}
+
+/// Writes one object. An update of another version than the stored one is a conflict.
+fn write(state: &State, method: &str, target: &str, mut body: Value) -> Result<Value, u16> {
+    let path = Query::parse(target).collection;
+    if let Some(path) = path.strip_suffix("/status") {
+        return patch_status(state, path, &body);
+    }
+    static VERSIONS: AtomicUsize = AtomicUsize::new(1);
+    let version = VERSIONS.fetch_add(1, Ordering::SeqCst).to_string();
+    let mut single = state.single.lock().unwrap();
+    let (path, stored) = match method {
+        "POST" => {
+            let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
+            let stored = single.get(&path).cloned();
+            (path, stored)
+        }
+        _ => (path.clone(), single.get(&path).cloned()),
+    };
+    match (method, stored) {
+        ("POST", Some(_)) => return Err(409),
+        ("POST", None) => {}
+        (_, None) => return Err(404),
+        ("PUT", Some(stored)) => {
+            if body["metadata"]["resourceVersion"] != stored["metadata"]["resourceVersion"] {
+                return Err(409);
+            }
+        }
+        (_, Some(mut stored)) => {
+            merge(&mut stored, &body);
+            body = stored;
+        }
+    }
+    body["metadata"]["resourceVersion"] = json!(version);
+    single.insert(path, body.clone());
+    Ok(body)
+}
+
+fn patch_status(state: &State, path: &str, patch: &Value) -> Result<Value, u16> {
+    let (collection, name) = path.rsplit_once('/').unwrap();
+    let mut object = current(state, collection, name).ok_or(404_u16)?;
+    merge(&mut object, patch);
+    let mut changes = state.changes.lock().unwrap();
+    object["metadata"]["resourceVersion"] = json!((changes.len() + 1).to_string());
+    let (collection, kind) = (collection.to_string(), "MODIFIED");
+    changes.push(Stored { collection, kind, object: object.clone() });
+    Ok(object)
+}
+
+/// A JSON merge patch (RFC 7396).
+fn merge(target: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (name, value) in fields {
+        match value {
+            Value::Null => drop(target.as_object_mut().unwrap().remove(name)),
+            value => merge(&mut target[name], value),
+        }
     }
 }
 

@@ -4,14 +4,20 @@ use crate::backend::Backend;
 use crate::cluster::Cluster;
 use crate::harness::{Ingress, ingress, service, wait_until};
 use crate::tls::{certificate, fetch, secret, secured};
-use serde_json::json;
 use std::time::Duration;
 
 pub fn start(cluster: &Cluster, flags: &[&str]) -> Ingress {
+    start_as(cluster, flags, ("", ""))
+}
+
+/// The same as a pod, of this namespace and name.
+pub fn start_as(cluster: &Cluster, flags: &[&str], pod: (&str, &str)) -> Ingress {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kubeconfig");
     std::fs::write(&path, cluster.kubeconfig()).unwrap();
-    Ingress::start_from(folder, &["--kubeconfig", path.to_str().unwrap()], flags)
+    let source = ["--kubeconfig", path.to_str().unwrap()];
+    let environment = [("POD_NAMESPACE", pod.0), ("POD_NAME", pod.1)];
+    Ingress::start_in(folder, &source, flags, &environment)
 }
 
 #[test]
@@ -81,43 +87,4 @@ fn secrets_are_read_by_name_only() {
             "{read}"
         );
     }
-}
-
-#[test]
-fn problems_become_events_and_addresses_become_status() {
-    let web = Backend::start("web");
-    let cluster = Cluster::start();
-    let rules = ingress(
-        "a",
-        r#""nginx.ingress.kubernetes.io/server-snippet": "deny all;""#,
-        &[("a.example", "/", "Prefix", "gone")],
-    );
-    cluster.apply(&format!("{}{rules}", service("web", &[&web])));
-    let podium = start(&cluster, &["--publish-status-address", "192.0.2.9"]);
-    wait_until("two Events and a status are written", || cluster.writes().len() >= 3);
-    let writes = cluster.writes();
-    let events: Vec<_> = writes
-        .iter()
-        .filter(|(_, path, _)| path.starts_with("/api/v1/namespaces/default/events"))
-        .collect();
-    let messages: Vec<&str> =
-        events.iter().map(|(_, _, event)| event["message"].as_str().unwrap()).collect();
-    assert!(
-        messages.iter().any(|m| m.contains("Service default/gone does not exist")),
-        "{messages:?}"
-    );
-    assert!(messages.iter().any(|m| m.contains("server-snippet]: snippets are refused")), "{messages:?}");
-    assert_eq!(events[0].2["involvedObject"]["kind"], "Ingress");
-    assert_eq!(events[0].2["involvedObject"]["uid"], "uid-\"a\"");
-    let (method, _, status) =
-        writes.iter().find(|(_, path, _)| path.contains("/ingresses/a/status")).unwrap();
-    assert_eq!(method, "PATCH");
-    assert_eq!(status["status"]["loadBalancer"]["ingress"], json!([{"ip": "192.0.2.9"}]));
-
-    // Written already: nothing is written again.
-    let written = ingress("a", "", &[("a.example", "/", "Prefix", "web")]);
-    cluster
-        .apply(&format!("{written}status: {{loadBalancer: {{ingress: [{{ip: 192.0.2.9}}]}}}}\n"));
-    wait_until("the repaired Ingress is served", || podium.get("a.example", "/").status == 200);
-    assert_eq!(cluster.writes().len(), 3);
 }

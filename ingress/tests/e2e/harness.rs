@@ -51,6 +51,16 @@ impl Ingress {
 
     /// Starts from a source named by flags and waits until it is ready.
     pub fn start_from(folder: tempfile::TempDir, source: &[&str], flags: &[&str]) -> Ingress {
+        Ingress::start_in(folder, source, flags, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_in(
+        folder: tempfile::TempDir,
+        source: &[&str],
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Ingress {
         let address = own_address();
         let [http, https, status] = [8080, 8443, 10254].map(|port| SocketAddr::new(address, port));
         let mut process = Command::new(env!("CARGO_BIN_EXE_podium-ingress"))
@@ -61,6 +71,7 @@ impl Ingress {
             .args(["--status-bind-address", &status.to_string()])
             .args(source)
             .args(flags)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
