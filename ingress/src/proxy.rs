@@ -19,13 +19,16 @@ mod upgrade;
 mod upstream;
 
 use crate::access_log::AccessLog;
+use crate::htpasswd::Verifier;
 use crate::http_client::HttpClient;
 use crate::listener::header_deadline;
 use crate::metrics::Metrics;
 use crate::metrics::traffic::{OpenRequest, request_begun};
+use crate::rates::Slot;
 use crate::rewrite::Rewritten;
 use crate::snapshot::{Route, Snapshot};
 use crate::variables::Values;
+pub use access::AnswersCache;
 use answers::Answer;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -58,6 +61,10 @@ pub struct IngressProxy {
     pub access_log: AccessLog,
     /// For requests of our own: to authorities and mirrors.
     pub http_client: HttpClient,
+    /// Verifies passwords.
+    pub passwords: Verifier,
+    /// What authorities said.
+    pub authority_answers: AnswersCache,
 }
 
 /// What is known of a request so far.
@@ -70,6 +77,9 @@ pub struct RequestState {
     upstream_target: Option<Vec<u8>>,
     body_bytes: u64,
     attempts: Attempts,
+    slot: Option<Slot>,
+    said: Option<Arc<access::Said>>,
+    paced: Option<limits::Paced>,
 }
 
 impl IngressProxy {
@@ -84,6 +94,7 @@ impl IngressProxy {
         }
         let (route, host) = {
             let snapshot = self.snapshot.load();
+            access::blocked(&snapshot.options.blocked, request, state.forwarded.client)?;
             let rules = snapshot.host(&target.host);
             if let Some(rules) = rules.filter(|rules| rules.sends_elsewhere()) {
                 let values = values(request, &target, state, None);
@@ -104,7 +115,7 @@ impl IngressProxy {
         redirects::everything(&route, &values)?;
         redirects::to_https(self, &route, host, &target, &values, &state.forwarded)?;
         limits::rates(&route, state)?;
-        access::check(&route, session, state).await?;
+        access::check(self, &route, &target, request, state).await?;
         if route.backend.endpoints().is_empty() {
             // ingress-nginx answers 404 by itself while its default backend has no endpoints.
             return Err(Answer::status(if route.unclaimed { 404 } else { 503 }));
@@ -175,6 +186,9 @@ impl ProxyHttp for IngressProxy {
             upstream_target: None,
             body_bytes: 0,
             attempts: Attempts::default(),
+            slot: None,
+            said: None,
+            paced: None,
         }
     }
 
@@ -229,6 +243,7 @@ impl ProxyHttp for IngressProxy {
         if let Some(target) = &state.upstream_target {
             upstream.set_raw_path(target)?;
         }
+        access::to_endpoint(upstream, route, state.said.as_ref())?;
         headers::write(upstream, &mut state.forwarded, route)
     }
 
@@ -320,6 +335,20 @@ impl ProxyHttp for IngressProxy {
     fn suppress_error_log(&self, _: &Session, _: &RequestState, _: &Error) -> bool {
         // The access log has status and endpoint; one line a failed request is enough.
         true
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        state: &mut RequestState,
+    ) -> Result<Option<Duration>> {
+        let Some(route) = &state.route else {
+            return Ok(None);
+        };
+        let piece_bytes = body.as_ref().map_or(0, Bytes::len);
+        Ok(limits::pace(&route.settings.limits, &mut state.paced, piece_bytes))
     }
 
     fn upstream_response_body_filter(

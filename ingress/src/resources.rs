@@ -1,37 +1,72 @@
 //! What settings name in Secrets and ConfigMaps, read and checked when the snapshot is built, so that a
 //! request never waits for it and never sees it half.
 
+pub mod authority;
 mod custom_headers;
+mod passwords;
 
 use crate::annotations::Settings;
+use crate::annotations::authentication::Authentication;
+use crate::annotations::authentication::external::External;
 use crate::annotations::values::Refusal;
 use crate::objects::{ObjectKey, World};
 use crate::options::Options;
+use crate::rates::Clients;
+use crate::translate::Policy;
+use authority::Authority;
 use http::{HeaderName, HeaderValue};
+use passwords::PasswordGuard;
+use std::sync::Arc;
 
-/// The contents of the objects that the settings of an Ingress name.
+/// The contents of the objects that the settings of an Ingress name, and what it has of its own.
 #[derive(Debug, Default)]
 pub struct Resources {
     /// Set in every answer of its locations.
     pub custom_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Who may log in with a password.
+    pub passwords: Option<PasswordGuard>,
+    /// Who is asked about each request.
+    pub authority: Option<Arc<Authority>>,
+    /// The clients it limits.
+    pub clients: Option<Arc<Clients>>,
 }
 
 impl Resources {
-    /// Reads what the settings of an Ingress name. What is wrong comes with the annotation that named it.
+    /// Reads what the settings name. What is wrong comes with the annotation that named it.
     pub fn resolve(
-        _ingress: &ObjectKey,
+        ingress: &ObjectKey,
         settings: &Settings,
         world: &World,
-        options: &Options,
+        policy: &Policy,
     ) -> (Resources, Vec<(&'static str, Refusal)>) {
         let mut resources = Resources::default();
         let mut refused = Vec::new();
         if let Some(config_map) = &settings.response.custom_headers {
-            match custom_headers::resolve(config_map, world, options) {
+            match custom_headers::resolve(config_map, world, &policy.options) {
                 Ok(headers) => resources.custom_headers = headers,
                 Err(refusal) => refused.push(("custom-headers", refusal)),
             }
         }
+        if let Some(basic) = &settings.authentication.basic {
+            let (guard, problems) = passwords::resolve(basic, world);
+            refused.extend(problems.into_iter().map(|problem| ("auth-secret", problem)));
+            resources.passwords = guard;
+        }
+        if let Some(external) = authority_of(&settings.authentication, &policy.options) {
+            match Authority::resolve(external, world) {
+                Ok(authority) => resources.authority = Some(Arc::new(authority)),
+                Err(problem) => refused.push(("auth-proxy-set-headers", problem)),
+            }
+        }
+        if settings.limits.by_client() {
+            resources.clients = Some(policy.zones.clients_of(ingress));
+        }
         (resources, refused)
     }
+}
+
+/// The Ingress's own authority, else that of the whole controller.
+fn authority_of<'a>(own: &'a Authentication, options: &'a Options) -> Option<&'a External> {
+    let global = || options.global_auth.authentication.as_ref()?.external.as_deref();
+    own.external.as_deref().or_else(|| global().filter(|_| own.global))
 }

@@ -10,6 +10,7 @@ use crate::annotations::redirects::Redirects;
 use crate::certificates::{Certificate, CertificateError};
 use crate::class::ClassSelection;
 use crate::controller::Controller;
+use crate::htpasswd::Verifier;
 use crate::http_client::HttpClient;
 use crate::listener::{self, BindError, Connections};
 use crate::metrics::{Identity, Metrics};
@@ -17,7 +18,7 @@ use crate::objects::ObjectKey;
 use crate::options::config_map::ConfigMapOptions;
 use crate::options::{AccessLogOptions, ConnectionOptions, EndpointConnectionOptions};
 use crate::options::{ForwardedOptions, LogEscape, Options};
-use crate::proxy::{ForwardedTrust, IngressProxy};
+use crate::proxy::{AnswersCache, ForwardedTrust, IngressProxy};
 use crate::report::Reporter;
 use crate::snapshot::Snapshot;
 use crate::source::{api::ApiSource, files};
@@ -114,6 +115,9 @@ pub enum RunError {
     /// TLS itself.
     #[error("setting up TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
     /// Metrics.
     #[error("registering metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -211,7 +215,7 @@ fn policy(config: &Config) -> Result<Policy, CertificateError> {
         },
         defaults: Settings {
             redirects: Redirects { to_https: config.ssl_redirect, ..Redirects::default() },
-            limits: Limits { body_bytes_max: config.body_size_max },
+            limits: Limits::of_bodies(config.body_size_max),
             ..Settings::default()
         },
         options: Arc::new(options(config)),
@@ -220,6 +224,7 @@ fn policy(config: &Config) -> Result<Policy, CertificateError> {
         default_backend: config.default_backend_service.as_ref().map(key),
         default_certificate: config.default_ssl_certificate.as_ref().map(key),
         fake_certificate: Arc::new(Certificate::fake()?),
+        zones: Arc::default(),
     })
 }
 
@@ -275,6 +280,8 @@ fn proxy(
         metrics,
         access_log,
         http_client: HttpClient::new()?,
+        passwords: Verifier::new().map_err(|_| RunError::Random)?,
+        authority_answers: AnswersCache::new(),
     };
     let conf = ServerConf {
         upstream_keepalive_pool_size: config.upstream_keepalive_connections,

@@ -38,6 +38,9 @@ pub struct Route {
     /// The Service of the `default-backend` annotation, by its first port: for `custom-http-errors`, and
     /// in place of `backend` while that has no endpoints. It has none itself if the Service is not there.
     pub default_backend: Option<Arc<Backend>>,
+    /// The Service that is asked about requests (`auth-url`), where the URL names one. Without endpoints
+    /// the name is left to DNS.
+    pub authority: Option<Arc<Backend>>,
     /// What is counted for it.
     pub series: Arc<RouteSeries>,
     /// Answers 503: its configuration is wrong in a way that must not be served.

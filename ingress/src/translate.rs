@@ -18,6 +18,7 @@ use crate::class::ClassSelection;
 use crate::objects::{Kind, ObjectKey, Touched, World};
 use crate::options::Options;
 use crate::problem::Problem;
+use crate::rates::Zones;
 use crate::snapshot::{HostRoutes, Route, Snapshot};
 use crate::source::Change;
 use backends::Backends;
@@ -52,6 +53,8 @@ pub struct Policy {
     pub default_certificate: Option<ObjectKey>,
     /// Served when that one is not there.
     pub fake_certificate: Arc<Certificate>,
+    /// Clients that are limited; they outlive translations.
+    pub zones: Arc<Zones>,
 }
 
 /// What comes of changes.
@@ -407,6 +410,7 @@ impl Index {
             rewrite: None,
             canary: None,
             default_backend: None,
+            authority: None,
             closed: self.policy.options.closed,
             unclaimed: true,
         }));

@@ -4,6 +4,7 @@
 //! Only variables that mean something here exist; any other is refused by its name. Where a template may
 //! stand, and what becomes of its text, is left to the settings that hold it.
 
+use crate::credentials::Credentials;
 use crate::snapshot::Route;
 use http::{HeaderName, header};
 use pingora::http::RequestHeader;
@@ -49,6 +50,8 @@ pub enum Variable {
     Protocol,
     /// `$remote_addr`: the client, beyond trusted proxies.
     RemoteAddress,
+    /// `$remote_user`: the name in a Basic `Authorization`.
+    RemoteUser,
     /// `$server_port`.
     ServerPort,
     /// `$request_id`, `$req_id`.
@@ -89,6 +92,7 @@ impl Variable {
             "request_method" => Variable::Method,
             "server_protocol" => Variable::Protocol,
             "remote_addr" | "the_real_ip" => Variable::RemoteAddress,
+            "remote_user" => Variable::RemoteUser,
             "server_port" | "pass_server_port" | "pass_port" => Variable::ServerPort,
             "request_id" | "req_id" => Variable::RequestId,
             "namespace" => Variable::Namespace,
@@ -206,6 +210,14 @@ impl Template {
         matches!(self.parts.first(), Some(Part::Variable(first)) if first == variable)
     }
 
+    /// The variables in the text.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Variable(variable) => Some(variable),
+            Part::Text(_) => None,
+        })
+    }
+
     /// The text for a request.
     pub fn expand(&self, values: &Values<'_>) -> Vec<u8> {
         self.expand_captured(values, None)
@@ -258,6 +270,11 @@ impl<'a> Values<'a> {
                 _ => b"HTTP/1.1",
             }),
             Variable::RemoteAddress => out.extend_from_slice(self.client.to_string().as_bytes()),
+            Variable::RemoteUser => {
+                if let Some(credentials) = Credentials::of(&self.request.headers) {
+                    out.extend_from_slice(&credentials.user);
+                }
+            }
             Variable::ServerPort => out.extend_from_slice(self.port.to_string().as_bytes()),
             Variable::RequestId => out.extend_from_slice(self.request_id.as_bytes()),
             Variable::Header(name) => out.extend_from_slice(header(name)),

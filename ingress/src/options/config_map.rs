@@ -135,6 +135,7 @@ pub fn read_options(
         read.options.global_auth.authentication = Some(Box::new(global_auth));
     }
     read.options.hsts.write_value();
+    read.settings.authentication.cross_namespace = read.options.ingresses.cross_namespace;
 }
 
 fn option(
@@ -148,8 +149,9 @@ fn option(
     let row = row(name).ok_or(Refusal::Unknown)?;
     match row.target {
         Target::Global(apply) => apply(&mut read.options, value),
+        // As in ingress-nginx: nothing is the default.
+        Target::GlobalAuth(_) | Target::Annotation if value.is_empty() => Ok(()),
         Target::Annotation => read.settings.apply(name, value, key),
-        Target::GlobalAuth(_) if value.is_empty() => Ok(()),
         Target::GlobalAuth(annotation) => global_auth.apply(annotation, value, key),
         Target::HeadersForClients => {
             headers(value, world, read).map(|headers| read.options.headers.for_clients = headers)

@@ -25,6 +25,7 @@ pub struct ForwardedTrust {
 pub struct Forwarded {
     /// The client, beyond trusted proxies.
     pub client: IpAddr,
+    trusted: bool,
     tls: bool,
     port: u16,
     host: Option<HeaderValue>,
@@ -37,6 +38,7 @@ impl Default for Forwarded {
     fn default() -> Forwarded {
         Forwarded {
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            trusted: false,
             tls: false,
             port: 0,
             host: None,
@@ -71,7 +73,17 @@ impl Forwarded {
         self.forwarded_port.as_ref().and_then(|port| port.to_str().ok())
     }
 
-    /// The id of the request, once it was sent on.
+    /// A trusted proxy is in front.
+    pub fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// The id of the request: the same for everybody who is told of it.
+    pub fn identify(&mut self, request: &RequestHeader) -> HeaderValue {
+        self.request_id.get_or_insert_with(|| request_id(request)).clone()
+    }
+
+    /// The id of the request, once somebody was told of it.
     pub fn request_id(&self) -> &str {
         self.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default()
     }
@@ -89,6 +101,7 @@ impl ForwardedTrust {
         if self.proxies.is_empty() || !self.trusts(peer) {
             return forwarded;
         }
+        forwarded.trusted = true;
         let single = |name: &str| request.headers.get(name).cloned();
         forwarded.client = self.client_beyond(&request.headers, peer);
         forwarded.host = single("x-forwarded-host");
@@ -132,8 +145,7 @@ pub fn write(upstream: &mut RequestHeader, forwarded: &mut Forwarded, route: &Ro
         // HTTP/1.0 needs none, HTTP/1.1 to the endpoint does: nginx names its default server.
         upstream.insert_header(HOST, NO_HOST)?;
     }
-    let request_id = request_id(upstream);
-    forwarded.request_id = Some(request_id.clone());
+    let request_id = forwarded.identify(upstream);
     // Clients reach https at its own port, whatever the listener binds.
     let own_port = if forwarded.tls { 443 } else { forwarded.port };
     let port = forwarded.forwarded_port.clone().unwrap_or_else(|| HeaderValue::from(own_port));

@@ -1,6 +1,6 @@
 //! What is changed in answers on their way to the client.
 
-use super::RequestState;
+use super::{RequestState, access};
 use http::header;
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -12,6 +12,9 @@ pub fn from_endpoint(answer: &mut ResponseHeader) {
 }
 
 /// Changes any answer, an endpoint's as well as our own.
-pub fn to_client(_: &mut ResponseHeader, _: &RequestState) -> Result<()> {
+pub fn to_client(answer: &mut ResponseHeader, state: &RequestState) -> Result<()> {
+    if let (Some(said), Some(route)) = (&state.said, &state.route) {
+        access::to_client(answer, route, said)?;
+    }
     Ok(())
 }

@@ -138,6 +138,12 @@ impl Backends {
         Some(self.get(world, BackendKey { service, port, by_cluster_ip }))
     }
 
+    /// The backend behind a port of a Service, by its number.
+    pub fn numbered(&mut self, world: &World, service: &ObjectKey, port: u16) -> Arc<Backend> {
+        let port = port.to_string();
+        self.get(world, BackendKey { service: service.clone(), port, by_cluster_ip: false })
+    }
+
     /// The backend behind the first port of a Service.
     pub fn first_port(&mut self, world: &World, service: &ObjectKey) -> Arc<Backend> {
         let key =

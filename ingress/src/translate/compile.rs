@@ -159,7 +159,8 @@ pub struct Compiled {
     pub backends: Vec<Arc<Backend>>,
     resolved: Arc<Resolved>,
     closed: bool,
-    /// The default backend of the Ingress and that of its annotation, where they differ from a path.
+    /// The default backend of the Ingress and that of its annotation, where they differ from a path, and
+    /// the authority.
     fallbacks: Vec<(&'static str, Arc<Backend>)>,
     pub problems: Vec<Problem>,
 }
@@ -174,7 +175,7 @@ struct Resolved {
 
 impl Resolved {
     fn of(key: &ObjectKey, settings: &Settings, world: &World, policy: &Policy) -> Resolved {
-        let (resources, refused) = Resources::resolve(key, settings, world, &policy.options);
+        let (resources, refused) = Resources::resolve(key, settings, world, policy);
         let closed = refused.iter().any(|(_, refusal)| matches!(refusal, Refusal::Closes(_)));
         let refused = refused.into_iter();
         let problems = refused.map(|(name, refusal)| refusal.problem(key, name, None)).collect();
@@ -215,6 +216,7 @@ impl Compiler<'_> {
             resources: &resolved.resources,
             closed,
             default_backend: None,
+            authority: None,
             fallbacks: Vec::new(),
             problems: [&*parsed.problems, &*resolved.problems].concat(),
             old: old.filter(|old| old.closed == closed),
@@ -292,6 +294,7 @@ enum Field {
 const DEFAULT_BACKEND_FIELD: &str = "spec.defaultBackend";
 const DEFAULT_BACKEND_ANNOTATION: &str =
     "metadata.annotations[nginx.ingress.kubernetes.io/default-backend]";
+const AUTH_URL_ANNOTATION: &str = "metadata.annotations[nginx.ingress.kubernetes.io/auth-url]";
 const REWRITE_TARGET_ANNOTATION: &str =
     "metadata.annotations[nginx.ingress.kubernetes.io/rewrite-target]";
 
@@ -304,6 +307,7 @@ struct Scope<'a, 'c> {
     closed: bool,
     /// By annotation.
     default_backend: Option<Arc<Backend>>,
+    authority: Option<Arc<Backend>>,
     fallbacks: Vec<(&'static str, Arc<Backend>)>,
     problems: Vec<Problem>,
     old: Option<&'a Compiled>,
@@ -318,6 +322,12 @@ impl Scope<'_, '_> {
             let backend = self.compiler.backends.first_port(self.compiler.world, service);
             self.fallbacks.push((DEFAULT_BACKEND_ANNOTATION, backend.clone()));
             self.default_backend = Some(backend);
+        }
+        let authority = self.resources.authority.as_ref();
+        if let Some((service, port)) = authority.and_then(|authority| authority.service.as_ref()) {
+            let backend = self.compiler.backends.numbered(self.compiler.world, service, *port);
+            self.fallbacks.push((AUTH_URL_ANNOTATION, backend.clone()));
+            self.authority = Some(backend);
         }
         let default = spec.default_backend.as_ref();
         let default = default.and_then(|backend| self.backend(backend, DEFAULT_BACKEND_FIELD));
@@ -524,6 +534,7 @@ impl Scope<'_, '_> {
             rewrite,
             canary: None,
             default_backend: self.default_backend.clone(),
+            authority: self.authority.clone(),
             closed: self.closed,
             unclaimed: false,
         }

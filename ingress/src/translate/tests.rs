@@ -24,6 +24,7 @@ fn policy() -> Policy {
         default_backend: None,
         default_certificate: None,
         fake_certificate: Arc::new(Certificate::fake().unwrap()),
+        zones: Arc::default(),
     }
 }
 
@@ -303,7 +304,7 @@ fn guards_close_canaries_stay_out_service_upstream_uses_the_cluster_ip() {
     let rules = [
         to_web("a-canary", "a.example", "/", "Prefix", &annotation("canary", "true")),
         to_web("b-main", "a.example", "/", "Prefix", ""),
-        to_web("guarded", "b.example", "/", "Prefix", &annotation("auth-url", "http://auth")),
+        to_web("guarded", "b.example", "/", "Prefix", &annotation("auth-url", "auth")),
         to_web("vip", "c.example", "/", "Prefix", &annotation("service-upstream", "true")),
     ];
     check(
@@ -314,7 +315,7 @@ fn guards_close_canaries_stay_out_service_upstream_uses_the_cluster_ip() {
             b.example/ -> closed
             c.example/ -> shop/vip shop-web-80 [10.96.0.7:80]
             Error: Ingress shop/a-canary: spec.rules[0].http.paths[0].path: "/" of a.example goes to the same Service and port by Ingress shop/b-main
-            Error: Ingress shop/guarded: metadata.annotations[nginx.ingress.kubernetes.io/auth-url]: authentication is not honoured yet; its locations answer 503
+            Error: Ingress shop/guarded: metadata.annotations[nginx.ingress.kubernetes.io/auth-url]: want a URL that begins with http:// or https://; its locations answer 503
         "#]],
     );
 }

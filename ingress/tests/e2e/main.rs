@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod access_log;
+mod auth;
+mod authority;
 mod backend;
 mod changes;
 mod clients;
@@ -11,6 +14,7 @@ mod events;
 mod from_api;
 mod harness;
 mod hostile;
+mod limits;
 mod metrics;
 mod options;
 mod recorder;
