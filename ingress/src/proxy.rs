@@ -113,6 +113,13 @@ impl IngressProxy {
         }
         let values = values(request, &target, state, Some(&route));
         redirects::everything(&route, &values)?;
+        let rewrite = route.rewrite.as_ref();
+        let path = (&*target.path, target.query.as_deref());
+        let rewritten = match rewrite.and_then(|own| own.apply(path.0, path.1, target.quoted)) {
+            Some(Rewritten::Redirect(to)) => return Err(Answer::redirect(302, to)),
+            Some(Rewritten::Path(path)) => Some(path),
+            None => None,
+        };
         redirects::to_https(self, &route, host, &target, &values, &state.forwarded)?;
         limits::rates(&route, state)?;
         access::check(self, &route, &target, request, state).await?;
@@ -120,18 +127,7 @@ impl IngressProxy {
             // ingress-nginx answers 404 by itself while its default backend has no endpoints.
             return Err(Answer::status(if route.unclaimed { 404 } else { 503 }));
         }
-        match &route.rewrite {
-            Some(rewrite) => {
-                match rewrite.apply(&target.path, target.query.as_deref(), target.quoted) {
-                    Some(Rewritten::Path(path)) => state.upstream_target = Some(path),
-                    Some(Rewritten::Redirect(location)) => {
-                        return Err(Answer::redirect(302, location));
-                    }
-                    None => {}
-                }
-            }
-            None => state.upstream_target = target.origin_form,
-        }
+        state.upstream_target = rewritten.or(target.origin_form);
         Ok(())
     }
 }

@@ -151,7 +151,9 @@ impl Snapshot {
             .get(host)
             .or_else(|| {
                 let (label, parent) = host.split_once('.')?;
-                self.wildcards.get(parent).filter(|_| !label.is_empty())
+                let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+                let is_label = !label.is_empty() && label.bytes().all(known);
+                self.wildcards.get(parent).filter(|_| is_label)
             })
             .or(self.any_host.as_ref())
     }

@@ -4,6 +4,7 @@
 use super::Policy;
 use super::backends::Backends;
 use super::expressions::Expressions;
+use crate::annotations::redirects::Redirects;
 use crate::annotations::values::Refusal;
 use crate::annotations::{self, Annotated, Settings};
 use crate::balance::Backend;
@@ -351,7 +352,11 @@ impl Scope<'_, '_> {
             }
         }
         let backend = default.filter(|_| rules.is_empty() && !canary)?;
-        Some(Arc::new(self.route(&Arc::from(""), "/", backend, None)))
+        // As in ingress-nginx, its redirects do not count for hosts it does not name.
+        let redirects = Redirects { to_https: false, ..Redirects::default() };
+        let settings = Arc::new(Settings { redirects, ..Settings::clone(self.settings) });
+        let route = self.route(&Arc::from(""), "/", backend, None);
+        Some(Arc::new(Route { settings, ..route }))
     }
 
     fn open(&mut self, host: &Arc<str>, spec: &IngressSpec, default: Option<&Arc<Backend>>) {
@@ -457,15 +462,21 @@ impl Scope<'_, '_> {
         let claim = match same {
             Some(old) => Claim { place, ..old.clone() },
             None => {
-                // As in ingress-nginx, a target equal to the path is no rewrite.
+                // As in ingress-nginx, a target equal to the path is no rewrite, except of what is below
+                // a Prefix path: it is another location there.
                 let target = self.settings.rewriting.target.as_deref();
-                let target = target.filter(|target| *target != text);
-                let regex = self.settings.rewriting.use_regex || target.is_some();
+                let use_regex = self.settings.rewriting.use_regex;
+                let same = target == Some(text);
+                let regex = use_regex || target.is_some_and(|_| !same);
+                let below = same && !use_regex && path_type == PathType::Prefix && text != "/";
+                let target = target.filter(|_| !same || below);
+                let slashed = format!("{}/", text.trim_end_matches('/'));
+                let pattern = if below { slashed.as_str() } else { text };
                 if regex && let Err(why) = self.compiler.expressions.get(text) {
                     let why = format!("{text:?} cannot be used as an expression: {why}");
                     return self.problem(format!("{place}.path"), why);
                 }
-                let rewrite = match target.map(|target| self.rewrite(text, target)).transpose() {
+                let rewrite = match target.map(|target| self.rewrite(pattern, target)).transpose() {
                     Ok(rewrite) => rewrite,
                     Err(why) => return self.problem(REWRITE_TARGET_ANNOTATION.into(), why),
                 };

@@ -197,7 +197,9 @@ impl Host {
         }
         built.routes.fallback = root_canary.or_else(|| root.clone());
         built.root = root;
-        built.routes.tls = named_for_tls || self.mains().any(|(_, share)| share.tls);
+        // Nobody asks for a host without a name, so no certificate is for it.
+        built.routes.tls =
+            !name.is_empty() && (named_for_tls || self.mains().any(|(_, share)| share.tls));
         built.routes.app_root =
             self.mains().find_map(|(_, share)| share.settings.redirects.app_root.clone());
         problems.set(Source::Host(name.clone()), self.disagreements(name));
@@ -277,6 +279,8 @@ impl Host {
             .iter()
             .filter_map(|key| Some((self.paths.get(key)?.claims.first()?, key)))
             .filter(|((_, claim), _)| claim.route.path == *text)
+            // The root of the host comes before an Exact `/`, and as an expression matches the same.
+            .filter(|(_, key)| **text != *"/" || key.path_type == PathType::Prefix)
             .collect();
         winners.sort_by(|((a, x), _), ((b, y), _)| (a, x.place).cmp(&(b, y.place)));
         let exact = winners.iter().any(|(_, key)| key.path_type == PathType::Exact);

@@ -146,7 +146,14 @@ fn hosts() -> Vec<Case> {
         sent.push(Request { host: None, version, ..Request::get("", "/any") });
         sent.push(Request { version, ..Request::get("a.example", "/any") });
     }
-    vec![("names of hosts", all, sent)]
+    let catch_all = world(&[
+        ingress("", &[("/", Prefix, "one")]),
+        Ingress { default_backend: Some("three"), ..Ingress::default() },
+    ]);
+    vec![
+        ("names of hosts", all, sent),
+        ("a rule without a host beside a catch-all", catch_all, gets("a.example", &["/", "/x"])),
+    ]
 }
 
 fn rewrites() -> Vec<Case> {
