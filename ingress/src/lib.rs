@@ -16,6 +16,7 @@ mod access_log;
 mod annotations;
 mod balance;
 mod certificates;
+pub mod check;
 mod class;
 mod controller;
 mod credentials;
@@ -45,6 +46,8 @@ mod uri;
 mod variables;
 
 pub use annotations::values::parse_size;
+pub use class::ClassSelection;
+pub use objects::ObjectKey;
 pub use run::{AccessLogFormat, Config, ReportingConfig, RunError, Source, run};
 
 /// A duration as in flags and options: `30s`, `1h30m`.

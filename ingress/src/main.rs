@@ -1,8 +1,10 @@
 //! `podium-ingress`: command line and wiring only.
 
+mod checking;
 mod flags;
 
 use anyhow::Context;
+use checking::CheckArgs;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use podium_ingress::{AccessLogFormat, Config, ReportingConfig, Source, run};
@@ -28,6 +30,9 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM.
     Run(Box<RunArgs>),
+    /// Say what becomes of Ingresses written for ingress-nginx: what works, what differs, what is refused
+    /// and what to use instead. Ends with 0 if nothing is refused, 1 if something is, 2 for bad input.
+    Check(Box<CheckArgs>),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -185,7 +190,10 @@ fn main() -> ExitCode {
     };
     let program = std::env::args().next().unwrap_or_default();
     let arguments = std::iter::once(program).chain(translated.arguments);
-    let Cli { command: Command::Run(args) } = Cli::parse_from(arguments);
+    let args = match Cli::parse_from(arguments).command {
+        Command::Run(args) => args,
+        Command::Check(args) => return checking::check(*args),
+    };
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
     tracing_subscriber::fmt()

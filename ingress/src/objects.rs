@@ -124,6 +124,14 @@ pub enum ObjectError {
 }
 
 impl Object {
+    /// The key of a ConfigMap.
+    pub fn config_map_key(&self) -> Option<ObjectKey> {
+        match self {
+            Object::ConfigMap(object) => Some(ObjectKey::of(&object.metadata)),
+            _ => None,
+        }
+    }
+
     /// Reads an object of any API version; `None` for kinds the ingress has no use for.
     pub fn parse(mut value: Value) -> Result<Option<Object>, ObjectError> {
         let text =

@@ -57,6 +57,22 @@ pub struct Policy {
     pub zones: Arc<Zones>,
 }
 
+impl Policy {
+    /// ingress-nginx's defaults.
+    pub fn new(fake_certificate: Arc<Certificate>) -> Policy {
+        Policy {
+            classes: ClassSelection::default(),
+            defaults: Settings::default(),
+            options: Arc::default(),
+            named_config_maps: BTreeSet::new(),
+            option_problems: Vec::new(),
+            default_backend: None,
+            default_certificate: None,
+            fake_certificate,
+        }
+    }
+}
+
 /// What comes of changes.
 #[derive(Debug, Default)]
 pub struct Update {
@@ -123,6 +139,11 @@ pub struct Index {
 }
 
 impl Index {
+    /// What flags and options say now.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// An index of nothing.
     pub fn new(policy: Policy) -> Index {
         let mut index = Index {

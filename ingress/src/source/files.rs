@@ -141,7 +141,7 @@ impl ManifestFile {
 }
 
 /// All objects of a file: several documents, and `List` objects opened.
-fn parse_manifests(text: &[u8]) -> Result<Vec<Object>, String> {
+pub fn parse_manifests(text: &[u8]) -> Result<Vec<Object>, String> {
     let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, limits()).map_err(|error| {
@@ -176,7 +176,8 @@ fn read_document(mut document: Value, objects: &mut Vec<Object>) -> Result<(), S
     Ok(())
 }
 
-fn list(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+/// All manifest files of a folder and of those within it.
+pub fn list(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));

@@ -8,6 +8,7 @@ mod auth;
 mod authority;
 mod backend;
 mod changes;
+mod check;
 mod clients;
 mod cluster;
 mod events;

@@ -1,0 +1,39 @@
+//! What annotations that are honoured do differently, in words: for those who switch, and in the same
+//! words in `docs/ingress.md`.
+
+const DIFFERENCES: &[(&str, &str)] = &[
+    (
+        "affinity",
+        "cookies of nginx name no endpoint here: each client is given a new one once, at the switch",
+    ),
+    (
+        "upstream-hash-by",
+        "keys go to other endpoints than with nginx: caches at endpoints are cold once, at the switch",
+    ),
+    (
+        "auth-cache-key",
+        "answers of the authority are cached in memory of each replica, not on a disk",
+    ),
+    (
+        "use-regex",
+        "expressions are those of the regex crate: no look-around and no back-references (a path with them is refused by itself)",
+    ),
+];
+
+/// What an annotation does differently.
+pub fn of_annotation(name: &str) -> Option<&'static str> {
+    DIFFERENCES.iter().find(|(own, _)| *own == name).map(|(_, difference)| *difference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::annotations;
+
+    #[test]
+    fn differences_are_of_annotations_there_are() {
+        for (name, _) in DIFFERENCES {
+            assert!(annotations::support(name).is_some(), "{name}");
+        }
+    }
+}
