@@ -69,6 +69,7 @@ impl Policy {
             default_backend: None,
             default_certificate: None,
             fake_certificate,
+            zones: Arc::default(),
         }
     }
 }
