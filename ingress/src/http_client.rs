@@ -88,6 +88,13 @@ pub enum HttpClientError {
     Failed(#[from] legacy::Error),
 }
 
+impl HttpClientError {
+    /// Nothing was sent: there was no connection.
+    pub fn is_connect(&self) -> bool {
+        matches!(self, HttpClientError::Failed(error) if error.is_connect())
+    }
+}
+
 /// The last of a chain of errors: it says what happened, the others where.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut last = error;

@@ -11,6 +11,10 @@
 //! - A rewrite target may name groups of its path, not nginx variables.
 //! - Requests are streamed to endpoints; nginx reads the whole body first.
 //! - A broken Secret leaves its last good certificate in use.
+//! - An authority (`auth-url`) hears `X-Forwarded-*` from trusted proxies only, its cookies reach the client
+//!   one by one, and a URL without a path asks for `/`.
+//! - `auth-secret` without `auth-type` closes a location, and no realm switches a guard off.
+//! - What is blocked everywhere (`block-cidrs`) stays so where an Ingress has ranges of its own.
 
 mod access_log;
 mod annotations;

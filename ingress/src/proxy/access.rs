@@ -55,10 +55,22 @@ pub async fn check(
     if guards.take(by_address(route, state.forwarded.client))? {
         return Ok(());
     }
-    let resources = &route.resources;
-    if (resources.passwords.is_none() && resources.authority.is_none()) || is_exempt(route) {
+    if !asks_who(route) {
         return guards.end();
     }
+    // In a box: most requests do without it, and all would carry its room.
+    Box::pin(ask_who(proxy, route, target, request, state, guards)).await
+}
+
+/// The guards that want to know who the client is.
+async fn ask_who(
+    proxy: &IngressProxy,
+    route: &Route,
+    target: &RequestTarget<'_>,
+    request: &RequestHeader,
+    state: &mut RequestState,
+    mut guards: Guards,
+) -> Result<(), Answer> {
     let checked = async {
         if guards.take(by_password(proxy, route, request).await)? {
             return Ok(());
@@ -76,6 +88,17 @@ pub async fn check(
         }
         (checked, _) => checked,
     }
+}
+
+/// Whether clients of the route have to say who they are. They need not on paths of `no-auth-locations`, as
+/// where certificates are ordered.
+fn asks_who(route: &Route) -> bool {
+    let resources = &route.resources;
+    if resources.passwords.is_none() && resources.authority.is_none() {
+        return false;
+    }
+    let exempt = &route.options.global_auth.exempt_paths;
+    !exempt.iter().any(|path| route.path.starts_with(path.as_str()))
 }
 
 /// What the guards so far add up to.
@@ -133,12 +156,6 @@ async fn by_password(proxy: &IngressProxy, route: &Route, request: &RequestHeade
     Step::Shut(answer)
 }
 
-/// `no-auth-locations`: nobody is asked who it is, as where certificates are ordered.
-fn is_exempt(route: &Route) -> bool {
-    let exempt = &route.options.global_auth.exempt_paths;
-    exempt.iter().any(|path| route.path.starts_with(path.as_str()))
-}
-
 /// Sends a client without a session to where it gets one. Headers of the answer stay, as in nginx.
 fn sign_in(
     authority: &Authority,
@@ -168,10 +185,10 @@ pub fn to_endpoint(
     route: &Route,
     said: Option<&Arc<Said>>,
 ) -> Result<()> {
-    let resources = &route.resources;
-    if (resources.passwords.is_none() && resources.authority.is_none()) || is_exempt(route) {
+    if !asks_who(route) {
         return Ok(());
     }
+    let resources = &route.resources;
     if resources.passwords.is_some() {
         upstream.remove_header(&header::AUTHORIZATION);
     }

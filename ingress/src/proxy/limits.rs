@@ -3,6 +3,7 @@
 use super::RequestState;
 use super::answers::Answer;
 use crate::annotations::limits::Limits;
+use crate::metrics::traffic::TRAFFIC;
 use crate::snapshot::Route;
 use http::header;
 use pingora::http::RequestHeader;
@@ -38,12 +39,16 @@ pub fn rates(route: &Route, state: &mut RequestState) -> Result<(), Answer> {
         return Ok(());
     }
     if !clients.count(client, limits.rates, Instant::now()) {
+        TRAFFIC.limited.add(1);
         return Err(Answer::status(statuses.rate_status));
     }
     if limits.connections_max > 0 {
         let slot = clients.enter(client, limits.connections_max);
-        let refused = Answer::status(statuses.connection_status);
-        state.slot = Some(slot.ok_or(refused)?);
+        if slot.is_none() {
+            TRAFFIC.limited.add(1);
+            return Err(Answer::status(statuses.connection_status));
+        }
+        state.slot = slot;
     }
     Ok(())
 }

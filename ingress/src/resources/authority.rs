@@ -1,6 +1,6 @@
 //! The authority of `auth-url`: which Service it is, if any, and the ConfigMap with headers for it.
 
-use crate::annotations::authentication::external::External;
+use crate::annotations::authentication::external::{External, is_of_the_connection};
 use crate::annotations::values::Refusal;
 use crate::http_client::Destination;
 use crate::objects::{ObjectKey, World};
@@ -58,7 +58,9 @@ fn headers(key: &ObjectKey, world: &World) -> Result<Vec<(HeaderName, Template)>
         let wrong = |why: String| Refusal::closes(format!("ConfigMap {key}: {name:?} {why}"));
         let usual = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         let header = HeaderName::from_bytes(name.as_bytes()).ok().filter(|_| usual);
-        let header = header.ok_or_else(|| wrong("is not the name of a header".into()))?;
+        let header = header.filter(|_| !is_of_the_connection(name));
+        let header =
+            header.ok_or_else(|| wrong("is not the name of a header that may be set".into()))?;
         let template = Template::parse(value).map_err(|error| wrong(error.to_string()))?;
         match HeaderValue::from_str(value) {
             Ok(_) => Ok((header, template)),

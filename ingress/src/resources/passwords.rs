@@ -16,7 +16,8 @@ pub struct PasswordGuard {
     pub challenge: HeaderValue,
 }
 
-/// Reads the Secret. Without a single usable entry the location closes; a broken one is only named.
+/// Reads the Secret. Without one the location closes; what is wrong with an entry is named, and it lets
+/// nobody in.
 pub fn resolve(basic: &Basic, world: &World) -> (Option<PasswordGuard>, Vec<Refusal>) {
     let closed = |why: String| (None, vec![Refusal::closes(why)]);
     let key = &basic.secret;
@@ -35,17 +36,21 @@ pub fn resolve(basic: &Basic, world: &World) -> (Option<PasswordGuard>, Vec<Refu
             Passwords::from_entries(entries.map(|(user, hash)| (user.as_bytes(), Some(hash))))
         }
     };
-    if passwords.is_empty() {
-        let first = problems.first().map(|(user, error)| format!(": {user:?} {error}"));
-        return closed(format!("Secret {key} lets nobody in{}", first.unwrap_or_default()));
+    let mut problems: Vec<Refusal> = problems
+        .into_iter()
+        .map(|(user, error)| {
+            Refusal::Refused(format!(
+                "Secret {key}: the entry of {user:?} {error}; it lets nobody in"
+            ))
+        })
+        .collect();
+    if passwords.is_empty() && problems.is_empty() {
+        problems.push(Refusal::Refused(format!("Secret {key} lets nobody in: it has no entries")));
     }
-    let problems = problems.into_iter().map(|(user, error)| {
-        Refusal::Refused(format!("Secret {key}: the entry of {user:?} {error}; it lets nobody in"))
-    });
     match HeaderValue::try_from(format!("Basic realm=\"{}\"", basic.realm)) {
         Ok(challenge) => {
             let passwords = Arc::new(passwords);
-            (Some(PasswordGuard { passwords, challenge }), problems.collect())
+            (Some(PasswordGuard { passwords, challenge }), problems)
         }
         Err(_) => closed("the realm is not usable in a header".into()),
     }

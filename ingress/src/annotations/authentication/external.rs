@@ -217,13 +217,12 @@ pub fn signin_parameter(value: &str) -> Result<String, Refusal> {
     Ok(value.into())
 }
 
-/// Reads `auth-response-headers`.
-pub fn header_names(value: &str) -> Result<Vec<HeaderName>, Refusal> {
-    const OF_THE_CONNECTION: &[&str] = &[
+/// Headers that say how a message is framed or what becomes of its connection: nobody's to set.
+pub fn is_of_the_connection(name: &str) -> bool {
+    const NAMES: &[&str] = &[
         "connection",
         "content-length",
         "expect",
-        "host",
         "keep-alive",
         "proxy-connection",
         "te",
@@ -231,9 +230,14 @@ pub fn header_names(value: &str) -> Result<Vec<HeaderName>, Refusal> {
         "transfer-encoding",
         "upgrade",
     ];
+    NAMES.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
+/// Reads `auth-response-headers`.
+pub fn header_names(value: &str) -> Result<Vec<HeaderName>, Refusal> {
     list(value)
         .map(|name| {
-            if OF_THE_CONNECTION.contains(&name.to_ascii_lowercase().as_str()) {
+            if is_of_the_connection(name) || name.eq_ignore_ascii_case("host") {
                 return Err(Refusal::closes(format!("{name} is not for an authority to set")));
             }
             let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));

@@ -18,6 +18,8 @@ use tokio::sync::Semaphore;
 
 /// Answers that are remembered.
 const ANSWERS_MAX: usize = 8192;
+/// Threads that serve different keys rarely meet.
+const SHARDS: usize = 16;
 /// Larger ones are not: in all it may be 64 MB, half of what nginx allows.
 const ANSWER_BYTES_MAX: usize = 8 << 10;
 /// How long requests wait for the one that asks, as nginx's `proxy_cache_lock_timeout`.
@@ -46,7 +48,7 @@ impl Key {
 
 /// The cache.
 pub struct AnswersCache {
-    state: Mutex<State>,
+    shards: Box<[Mutex<State>]>,
 }
 
 impl fmt::Debug for AnswersCache {
@@ -88,7 +90,7 @@ pub struct Asking<'a> {
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        self.cache.state().asking.remove(&self.key);
+        self.cache.state(self.key).asking.remove(&self.key);
         self.ended.close();
     }
 }
@@ -96,12 +98,13 @@ impl Drop for Asking<'_> {
 impl AnswersCache {
     /// An empty one.
     pub fn new() -> AnswersCache {
-        let state = State { answers: Recent::new(ANSWERS_MAX), asking: HashMap::new() };
-        AnswersCache { state: Mutex::new(state) }
+        let shard = || State { answers: Recent::new(ANSWERS_MAX / SHARDS), asking: HashMap::new() };
+        AnswersCache { shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self, key: Key) -> MutexGuard<'_, State> {
+        let shard = &self.shards[usize::from(key.0[0]) % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known, after waiting for whoever asks.
@@ -119,11 +122,11 @@ impl AnswersCache {
     }
 
     fn known(&self, key: Key, request: &HeaderMap) -> Option<Arc<Said>> {
-        self.state().known(key, request)
+        self.state(key).known(key, request)
     }
 
     fn look(&self, key: Key, request: &HeaderMap) -> Result<Found<'_>, Arc<Semaphore>> {
-        let mut state = self.state();
+        let mut state = self.state(key);
         if let Some(said) = state.known(key, request) {
             return Ok(Found::Answer(said));
         }
@@ -154,7 +157,7 @@ impl AnswersCache {
             return;
         }
         let until = Instant::now() + lifetime;
-        self.state().answers.insert(key, Entry { said: said.clone(), until, varies });
+        self.state(key).answers.insert(key, Entry { said: said.clone(), until, varies });
     }
 }
 

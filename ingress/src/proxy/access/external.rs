@@ -6,18 +6,22 @@
 use super::answers_cache::{Found, Key};
 use super::{Answer, IngressProxy, RequestState, RequestTarget, Step};
 use crate::http_client::{Body, Destination, HttpClientError, discard};
+use crate::metrics::traffic::TRAFFIC;
 use crate::proxy::values;
 use crate::resources::authority::{Authority, destination};
 use crate::snapshot::Route;
 use crate::variables::Values;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request};
+use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Empty};
 use pingora::http::RequestHeader;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use thiserror::Error;
+
+/// Endpoints of an authority that are tried while they refuse connections.
+const TRIES_MAX: usize = 3;
 
 /// What an authority said of a request.
 #[derive(Debug)]
@@ -141,6 +145,7 @@ async fn remembered(
     let key = Key::new(route, &authority.settings.url.text, &template.expand(&values));
     let found = proxy.authority_answers.find(key, &request.headers).await;
     if let Found::Answer(said) = found {
+        TRAFFIC.auth_cache_hits.add(1);
         return Ok(said);
     }
     let (said, headers) = send(proxy, route, authority, &values, state).await?;
@@ -164,19 +169,31 @@ async fn send(
         Some(fixed) => fixed.clone(),
         None => destination_for(authority, values)?,
     };
-    if let Some(backend) = &route.authority {
-        destination.address = backend.endpoints().pick(&[]).map(|endpoint| endpoint.address);
-    }
-    let mut request = Request::new(Empty::<Bytes>::new().boxed_unsync() as Body);
-    *request.method_mut() = settings.method.clone().unwrap_or(Method::GET);
     let path = settings.url.target.expand(values);
-    let uri = request_target(&path);
-    *request.uri_mut() =
-        uri.parse().map_err(|_| AskError::Url(String::from_utf8_lossy(&path).into_owned()))?;
-    *request.headers_mut() = headers(authority, values, state)?;
+    let uri: Uri = request_target(&path)
+        .parse()
+        .map_err(|_| AskError::Url(String::from_utf8_lossy(&path).into_owned()))?;
+    let headers = headers(authority, values, state)?;
     let upstream = &route.settings.upstream;
     let timeout = upstream.connect_timeout + upstream.read_timeout;
-    let answer = proxy.http_client.send(&destination, request, timeout).await?;
+    TRAFFIC.auth_requests.add(1);
+    let mut tried = Vec::new();
+    let answer = loop {
+        if let Some(backend) = &route.authority {
+            destination.address = backend.endpoints().pick(&tried).map(|next| next.address);
+        }
+        let mut request = Request::new(Empty::<Bytes>::new().boxed_unsync() as Body);
+        *request.method_mut() = settings.method.clone().unwrap_or(Method::GET);
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers.clone();
+        match (proxy.http_client.send(&destination, request, timeout).await, destination.address) {
+            // As with several addresses of a name in nginx: the next one may be better.
+            (Err(error), Some(address)) if error.is_connect() && tried.len() + 1 < TRIES_MAX => {
+                tried.push(address);
+            }
+            (answer, _) => break answer?,
+        }
+    };
     let (head, body) = answer.into_parts();
     discard(body);
     let said = Said::read(head.status.as_u16(), &head.headers, &settings.response_headers);
@@ -237,6 +254,10 @@ fn is_for_authority(name: &HeaderName, caching: bool) -> bool {
             | "x-request-id"
             | "x-scheme"
             | "proxy"
+            | "ssl-client-verify"
+            | "ssl-client-subject-dn"
+            | "ssl-client-issuer-dn"
+            | "ssl-client-cert"
     );
     let conditional = matches!(
         name.as_str(),

@@ -2,7 +2,9 @@
 
 use super::{get_with, start};
 use crate::backend::Backend;
-use crate::harness::{Answer, Ingress, wait_until};
+use crate::cluster::Cluster;
+use crate::harness::{Answer, Ingress, ingress, service, wait_until};
+use crate::redirects::annotated;
 use std::fmt::Write as _;
 use std::process::Command;
 
@@ -161,7 +163,31 @@ fn auth_secret_changes_apply_and_missing_ones_close() {
     write(&[("auth", "anna:{PLAIN}one")]);
     becomes(200);
     write(&[("auth", "# nobody\n")]);
-    becomes(503);
+    becomes(401);
+}
+
+#[test]
+fn auth_secret_is_the_only_one_read_from_the_api() {
+    let web = Backend::start("web");
+    let cluster = Cluster::start();
+    cluster.apply(&service("web", &[&web]));
+    let rules = [("a.example", "/", "Prefix", "web")];
+    cluster.apply(&ingress("web", &annotated(BASIC), &rules));
+    let write = |file: &str| {
+        cluster.apply(secret("users", &[("auth", file)]).trim_start_matches("---\n"));
+    };
+    write("anna:{PLAIN}one");
+    cluster.apply(secret("others", &[("auth", "anna:{PLAIN}two")]).trim_start_matches("---\n"));
+    let podium = crate::from_api::start(&cluster, &[]);
+    assert_eq!(login(&podium, "a.example", "anna:one").status, 200);
+    assert_eq!(login(&podium, "a.example", "anna:two").status, 401);
+    write("anna:{PLAIN}three");
+    wait_until("the change is seen", || login(&podium, "a.example", "anna:three").status == 200);
+    let reads = cluster.reads();
+    let mut secrets = reads.iter().filter(|read| read.contains("/secrets")).peekable();
+    assert!(secrets.peek().is_some());
+    assert!(secrets.all(|read| read.contains("/namespaces/default/secrets?")
+        && read.contains("fieldSelector=metadata.name%3Dusers")));
 }
 
 #[test]

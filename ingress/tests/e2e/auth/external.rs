@@ -123,6 +123,13 @@ fn auth_url_of_a_service_needs_no_dns() {
     wait_until("the new endpoint is asked", || {
         podium.get("a.example", "/").status == 200 && moved.requests() > 0
     });
+    // One of two is dead: the other one is asked.
+    let dead = Backend::start("dead");
+    dead.kill();
+    podium.write("auth.yaml", &service("auth", &[&dead, &moved]));
+    for _ in 0..20 {
+        assert_eq!(podium.get("a.example", "/").status, 200);
+    }
 }
 
 #[test]
@@ -244,6 +251,10 @@ fn auth_proxy_set_headers_come_from_a_config_map() {
     assert_eq!(podium.get("c.example", "/").status, 503, "another namespace closes");
     podium.write("map.yaml", map("X-Key: \"$unicorn\"").trim_start_matches("---\n"));
     wait_until("a wrong ConfigMap closes", || podium.get("a.example", "/").status == 503);
+    podium.write("map.yaml", map("X-Key: fine").trim_start_matches("---\n"));
+    wait_until("it is right again", || podium.get("a.example", "/").status == 200);
+    podium.write("map.yaml", map("Content-Length: \"5\"").trim_start_matches("---\n"));
+    wait_until("framing is not for it to set", || podium.get("a.example", "/").status == 503);
 }
 
 #[test]

@@ -96,5 +96,5 @@ async fn one_asks_and_the_others_wait() {
     drop(asking);
     assert!(waiter.await.unwrap());
     assert!(matches!(cache.find(key, &none).await, Found::Ask { .. }));
-    assert_eq!(cache.state().asking.len(), 0, "nothing is left behind");
+    assert_eq!(cache.state(key).asking.len(), 0, "nothing is left behind");
 }
