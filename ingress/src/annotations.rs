@@ -205,7 +205,9 @@ pub fn parse(
 ) -> Annotated {
     let mut read = Annotated { settings: defaults.clone(), closed: false, problems: Vec::new() };
     for (name, value) in annotations {
-        let Some(short) = name.strip_prefix(PREFIX) else {
+        // Our own annotations keep their prefix as part of the name.
+        let own = name.starts_with(upstream::health::PREFIX).then_some(name.as_str());
+        let Some(short) = name.strip_prefix(PREFIX).or(own) else {
             continue;
         };
         if let Err(refusal) = read.settings.apply(short, value, ingress) {

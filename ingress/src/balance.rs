@@ -1,13 +1,33 @@
 //! The endpoints of a Service port, and which of them a request goes to.
 //!
 //! A backend outlives snapshots: a change of endpoints replaces its [`EndpointSet`] as a whole and keeps
-//! what is known of the endpoints that stay. Finding out which endpoints there are is left to `translate`.
+//! what is known of the endpoints that stay. Finding out which endpoints there are is left to `translate`
+//! and `names`, asking them how they are to `probes`; what a request wants is decided by `proxy`.
 
+pub mod active;
+pub mod latency;
+pub mod names;
+pub mod passive;
+mod pick;
+pub mod probes;
+mod ring;
+mod tokens;
+
+use crate::annotations::upstream::health::HealthCheck;
 use crate::objects::ObjectKey;
+use active::Probed;
 use arc_swap::{ArcSwap, Guard};
+use latency::Latency;
+use passive::Passive;
+pub use pick::{Ask, Policy};
+use ring::Ring;
+pub use ring::hash;
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokens::Tokens;
 
 /// Where an endpoint is, as objects say it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +36,30 @@ pub enum Address {
     Ip(SocketAddr),
     /// The DNS name of an ExternalName Service, and a port: to be resolved, again and again.
     Name(Arc<str>, u16),
+}
+
+/// Milliseconds since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// That of an instant.
+    pub fn of(instant: Instant) -> Moment {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let elapsed = instant.saturating_duration_since(*START).as_millis();
+        // Never 0, which stands for never.
+        Moment(u64::try_from(elapsed).unwrap_or(u64::MAX).saturating_add(1))
+    }
+
+    /// The current one.
+    pub fn now() -> Moment {
+        Moment::of(Instant::now())
+    }
+
+    /// A later one.
+    pub fn plus(self, duration: Duration) -> Moment {
+        Moment(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
 }
 
 /// A Service and the port an Ingress names.
@@ -27,6 +71,17 @@ pub struct BackendKey {
     pub port: String,
     /// Through the cluster IP instead of endpoints.
     pub by_cluster_ip: bool,
+    /// How its endpoints are watched. Ingresses that want it differently do not share what is known.
+    pub care: Care,
+}
+
+/// What is done about endpoints beside sending requests to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Care {
+    /// Requests of our own.
+    pub check: Option<Arc<HealthCheck>>,
+    /// How long a new endpoint takes to its full share.
+    pub slow_start: Duration,
 }
 
 /// A Service port that requests go to.
@@ -37,14 +92,45 @@ pub struct Backend {
     /// `namespace-service-port`, the name ingress-nginx logs.
     pub upstream_name: String,
     set: ArcSwap<EndpointSet>,
+    source: Mutex<Source>,
+    affinity_key: OnceLock<String>,
+}
+
+/// Where endpoints are said to be, and what names among them stand for.
+#[derive(Debug, Default)]
+struct Source {
+    addresses: Vec<Address>,
+    resolved: HashMap<(Arc<str>, u16), Vec<SocketAddr>>,
+}
+
+impl Source {
+    fn flat(&self) -> Vec<SocketAddr> {
+        let mut flat = Vec::with_capacity(self.addresses.len());
+        for address in &self.addresses {
+            match address {
+                Address::Ip(address) => flat.push(*address),
+                Address::Name(name, port) => {
+                    flat.extend(self.resolved.get(&(name.clone(), *port)).into_iter().flatten());
+                }
+            }
+        }
+        flat
+    }
 }
 
 impl Backend {
     /// A backend seen for the first time.
     pub fn new(key: BackendKey, addresses: &[Address]) -> Backend {
         let upstream_name = format!("{}-{}-{}", key.service.namespace, key.service.name, key.port);
-        let set = EndpointSet::new(addresses, None);
-        Backend { key, upstream_name, set: ArcSwap::from_pointee(set) }
+        let source = Source { addresses: addresses.into(), resolved: HashMap::new() };
+        let set = EndpointSet::new(&source.flat(), None, &key.care, Moment::default());
+        Backend {
+            key,
+            upstream_name,
+            set: ArcSwap::from_pointee(set),
+            source: Mutex::new(source),
+            affinity_key: OnceLock::new(),
+        }
     }
 
     /// The endpoints of this moment.
@@ -52,10 +138,59 @@ impl Backend {
         self.set.load()
     }
 
+    /// Whether objects said just this before.
+    pub fn is_at(&self, addresses: &[Address]) -> bool {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner).addresses == addresses
+    }
+
     /// Replaces the endpoints; those that stay keep their state.
     pub fn replace(&self, addresses: &[Address]) {
-        let next = EndpointSet::new(addresses, Some(&self.set.load()));
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.addresses = addresses.into();
+        source
+            .resolved
+            .retain(|(name, port), _| addresses.contains(&Address::Name(name.clone(), *port)));
+        self.rebuild(&source);
+    }
+
+    /// Names among the addresses.
+    fn names(&self) -> Vec<(Arc<str>, u16)> {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = source.addresses.iter().filter_map(|address| match address {
+            Address::Name(name, port) => Some((name.clone(), *port)),
+            Address::Ip(_) => None,
+        });
+        names.collect()
+    }
+
+    /// Whether the backend waits for what a name stands for.
+    fn lacks(&self, name: &(Arc<str>, u16)) -> bool {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.addresses.contains(&Address::Name(name.0.clone(), name.1))
+            && !source.resolved.contains_key(name)
+    }
+
+    /// Takes what a name stands for.
+    fn resolve(&self, name: &(Arc<str>, u16), found: &[SocketAddr]) {
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = source.addresses.contains(&Address::Name(name.0.clone(), name.1));
+        let known = source.resolved.get(name).is_some_and(|known| known == found);
+        if wanted && !known {
+            source.resolved.insert(name.clone(), found.into());
+            self.rebuild(&source);
+        }
+    }
+
+    fn rebuild(&self, source: &Source) {
+        let previous = self.set.load();
+        let now = Moment::now();
+        let next = EndpointSet::new(&source.flat(), Some(&previous), &self.key.care, now);
         self.set.store(Arc::new(next));
+    }
+
+    /// What names the backend in affinity cookies.
+    pub fn affinity_key(&self) -> &str {
+        self.affinity_key.get_or_init(|| tokens::digest(&[&self.upstream_name]))
     }
 }
 
@@ -64,6 +199,38 @@ impl Backend {
 pub struct Endpoint {
     /// Where to connect.
     pub address: SocketAddr,
+    /// When it joined others that were there before, unless it never had to start slowly.
+    joined: Moment,
+    slow_start: Duration,
+    /// Connections that failed.
+    pub passive: Passive,
+    /// What probes say.
+    pub probed: Probed,
+    /// How fast it answers.
+    pub latency: Latency,
+}
+
+impl Endpoint {
+    fn new(
+        address: SocketAddr,
+        joined: Moment,
+        slow_start: Duration,
+        latency: Latency,
+    ) -> Endpoint {
+        let (passive, probed) = (Passive::default(), Probed::default());
+        Endpoint { address, joined, slow_start, passive, probed, latency }
+    }
+
+    /// Its share of requests, 0.1 to 1.
+    fn share(&self, now: Moment) -> f64 {
+        if self.joined == Moment::default() {
+            return 1.0;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a start are few")]
+        let age_ms = now.0.saturating_sub(self.joined.0) as f64;
+        let full_ms = self.slow_start.as_secs_f64() * 1000.0;
+        (0.1 + 0.9 * age_ms / full_ms).min(1.0)
+    }
 }
 
 /// All endpoints of a backend at one moment.
@@ -71,23 +238,41 @@ pub struct Endpoint {
 pub struct EndpointSet {
     all: Box<[Arc<Endpoint>]>,
     next: AtomicUsize,
+    /// Made when first needed.
+    ring: OnceLock<Ring>,
+    tokens: OnceLock<Tokens>,
 }
 
 impl EndpointSet {
-    fn new(addresses: &[Address], previous: Option<&EndpointSet>) -> EndpointSet {
-        let addresses = addresses.iter().filter_map(|address| match address {
-            Address::Ip(address) => Some(address),
-            Address::Name(..) => None,
-        });
-        let known = |address: &SocketAddr| {
-            let mut all = previous.iter().flat_map(|set| set.all.iter());
-            all.find(|endpoint| endpoint.address == *address).cloned()
-        };
-        let endpoint = |address: &SocketAddr| {
-            known(address).unwrap_or_else(|| Arc::new(Endpoint { address: *address }))
+    fn new(
+        addresses: &[SocketAddr],
+        previous: Option<&EndpointSet>,
+        care: &Care,
+        now: Moment,
+    ) -> EndpointSet {
+        let before: &[Arc<Endpoint>] = previous.map_or(&[], |set| &set.all);
+        let known: HashMap<SocketAddr, &Arc<Endpoint>> =
+            before.iter().map(|endpoint| (endpoint.address, endpoint)).collect();
+        // The first ones have nobody to leave the work to.
+        let starts_slowly = !before.is_empty() && !care.slow_start.is_zero();
+        let joined = if starts_slowly { now } else { Moment::default() };
+        let average = || Latency::average(before.iter().map(|endpoint| &endpoint.latency), now);
+        let endpoint = |address: &SocketAddr| match known.get(address) {
+            Some(known) => (*known).clone(),
+            None => Arc::new(Endpoint::new(*address, joined, care.slow_start, average())),
         };
         let next = previous.map_or(0, |set| set.next.load(Ordering::Relaxed));
-        EndpointSet { all: addresses.map(endpoint).collect(), next: AtomicUsize::new(next) }
+        let set = EndpointSet {
+            all: addresses.iter().map(endpoint).collect(),
+            next: AtomicUsize::new(next),
+            ring: OnceLock::new(),
+            tokens: OnceLock::new(),
+        };
+        // Made here where it was in use, so that no request has to wait for it.
+        if previous.is_some_and(|set| set.ring.get().is_some()) {
+            set.ring();
+        }
+        set
     }
 
     /// Nothing to send requests to.
@@ -100,59 +285,19 @@ impl EndpointSet {
         self.all.iter().map(|endpoint| endpoint.address)
     }
 
-    /// The next endpoint in turn, one not in `tried` if there is any.
-    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
-        let count = self.all.len();
-        if count == 0 {
-            return None;
-        }
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let turn = |step: usize| &self.all[start.wrapping_add(step) % count];
-        let fresh = (0..count).map(turn).find(|endpoint| !tried.contains(&endpoint.address));
-        Some(fresh.unwrap_or_else(|| turn(0)).clone())
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.all.iter()
+    }
+
+    fn ring(&self) -> &Ring {
+        self.ring.get_or_init(|| Ring::new(self.addresses()))
+    }
+
+    fn tokens(&self, backend_name: &str) -> &Tokens {
+        self.tokens.get_or_init(|| Tokens::new(backend_name, self.addresses()))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn backend(endpoints: &[&str]) -> Backend {
-        let key = BackendKey {
-            service: ObjectKey::new("shop", "web"),
-            port: "80".into(),
-            by_cluster_ip: false,
-        };
-        Backend::new(key, &addresses(endpoints))
-    }
-
-    fn addresses(endpoints: &[&str]) -> Vec<Address> {
-        endpoints.iter().map(|e| Address::Ip(e.parse().unwrap())).collect()
-    }
-
-    fn pick(backend: &Backend, tried: &[SocketAddr]) -> Option<SocketAddr> {
-        backend.endpoints().pick(tried).map(|endpoint| endpoint.address)
-    }
-
-    #[test]
-    fn endpoints_take_turns() {
-        let web = backend(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-        let mut picks = (0..).map(|_| pick(&web, &[]).unwrap().ip().to_string());
-        let first: Vec<String> = picks.by_ref().take(4).collect();
-        assert_eq!(first, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.1"]);
-        web.replace(&addresses(&["10.0.0.1:80", "10.0.0.2:80"]));
-        assert_eq!(picks.next().unwrap(), "10.0.0.1");
-    }
-
-    #[test]
-    fn a_retry_avoids_what_was_tried() {
-        let web = backend(&["10.0.0.1:80", "10.0.0.2:80"]);
-        let first = pick(&web, &[]).unwrap();
-        for _ in 0..4 {
-            assert_ne!(pick(&web, &[first]).unwrap(), first);
-        }
-        let single = backend(&["10.0.0.1:80"]);
-        assert_eq!(pick(&single, &[first]), Some(first));
-        assert_eq!(pick(&backend(&[]), &[]), None);
-    }
-}
+mod tests;

@@ -37,13 +37,15 @@ use connection::Connection;
 pub use headers::ForwardedTrust;
 use http::{Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use target::RequestTarget;
-use upstream::Attempts;
+use upstream::{Attempts, Client};
 
 /// The proxy itself, shared by all connections.
 pub struct IngressProxy {
@@ -123,10 +125,13 @@ impl IngressProxy {
         redirects::to_https(self, &route, host, &target, &values, &state.forwarded)?;
         limits::rates(&route, state)?;
         access::check(self, &route, &target, request, state).await?;
-        if route.backend.endpoints().is_empty() {
+        state.attempts = {
+            let values = Some(self::values(request, &target, state, Some(&route)));
+            let client = Client { request, tls: state.connection.tls, values };
             // ingress-nginx answers 404 by itself while its default backend has no endpoints.
-            return Err(Answer::status(if route.unclaimed { 404 } else { 503 }));
-        }
+            let unavailable = || Answer::status(if route.unclaimed { 404 } else { 503 });
+            Attempts::new(&route, &client).ok_or_else(unavailable)?
+        };
         state.upstream_target = rewritten.or(target.origin_form);
         Ok(())
     }
@@ -219,11 +224,24 @@ impl ProxyHttp for IngressProxy {
         let Some(route) = &state.route else {
             return Error::e_explain(ErrorType::HTTPStatus(503), "request without a route");
         };
-        let mut peer = state.attempts.next_peer(route)?;
+        let mut peer = state.attempts.next_peer(route, state.connection.tls)?;
         if session.is_upgrade_req() {
             upgrade::prepare(&mut peer);
         }
         Ok(peer)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        session: &mut Session,
+        reused: bool,
+        _: &HttpPeer,
+        fd: RawFd,
+        _: Option<&Digest>,
+        state: &mut RequestState,
+    ) -> Result<()> {
+        state.attempts.connected(session, reused, fd);
+        Ok(())
     }
 
     async fn upstream_request_filter(
@@ -238,6 +256,9 @@ impl ProxyHttp for IngressProxy {
         upstream.remove_header(&header::EXPECT);
         if let Some(target) = &state.upstream_target {
             upstream.set_raw_path(target)?;
+        }
+        if route.settings.upstream.http_1_0 {
+            upstream::speak_1_0(upstream)?;
         }
         access::to_endpoint(upstream, route, state.said.as_ref())?;
         headers::write(upstream, &mut state.forwarded, route)
@@ -261,12 +282,19 @@ impl ProxyHttp for IngressProxy {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         answer: &mut ResponseHeader,
         state: &mut RequestState,
     ) -> Result<()> {
-        state.attempts.answered(answer);
+        state.attempts.answered(state.route.as_deref(), session, answer)?;
         response::from_endpoint(answer);
+        if let Some(route) = &state.route {
+            let request = session.req_header();
+            let client = Client { request, tls: state.connection.tls, values: None };
+            if let Some(cookie) = state.attempts.set_cookie(route, &client) {
+                answer.append_header(header::SET_COOKIE, cookie)?;
+            }
+        }
         Ok(())
     }
 
@@ -293,12 +321,12 @@ impl ProxyHttp for IngressProxy {
 
     fn fail_to_connect(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &HttpPeer,
         state: &mut RequestState,
         error: Box<Error>,
     ) -> Box<Error> {
-        state.attempts.failed_to_connect(state.route.as_deref(), error)
+        state.attempts.failed_to_connect(state.route.as_deref(), session, error)
     }
 
     fn error_while_proxy(
@@ -367,6 +395,9 @@ impl ProxyHttp for IngressProxy {
         state: &mut RequestState,
     ) {
         header_deadline::request_ended();
+        if let Some(route) = &state.route {
+            state.attempts.finish(route);
+        }
         ended::record(self, session, error, state);
     }
 }

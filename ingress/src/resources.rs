@@ -4,6 +4,7 @@
 pub mod authority;
 mod custom_headers;
 mod passwords;
+pub mod upstream_tls;
 
 use crate::annotations::Settings;
 use crate::annotations::authentication::Authentication;
@@ -17,6 +18,7 @@ use authority::Authority;
 use http::{HeaderName, HeaderValue};
 use passwords::PasswordGuard;
 use std::sync::Arc;
+use upstream_tls::EndpointTls;
 
 /// The contents of the objects that the settings of an Ingress name, and what it has of its own.
 #[derive(Debug, Default)]
@@ -29,6 +31,8 @@ pub struct Resources {
     pub authority: Option<Arc<Authority>>,
     /// The clients it limits.
     pub clients: Option<Arc<Clients>>,
+    /// TLS with endpoints.
+    pub upstream_tls: Option<Arc<EndpointTls>>,
 }
 
 impl Resources {
@@ -60,6 +64,10 @@ impl Resources {
         }
         if settings.limits.by_client() {
             resources.clients = Some(policy.zones.clients_of(ingress));
+        }
+        match upstream_tls::resolve(&settings.upstream.tls, world) {
+            Ok(tls) => resources.upstream_tls = tls,
+            Err(refusal) => refused.push(refusal),
         }
         (resources, refused)
     }

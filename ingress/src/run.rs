@@ -7,6 +7,7 @@ use crate::access_log::format::LogFormat;
 use crate::annotations::Settings;
 use crate::annotations::limits::Limits;
 use crate::annotations::redirects::Redirects;
+use crate::balance;
 use crate::certificates::{Certificate, CertificateError};
 use crate::class::ClassSelection;
 use crate::controller::Controller;
@@ -142,6 +143,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let proxy = proxy(&config, snapshot.clone(), metrics.clone(), access_log.clone())?;
     let proxy = Arc::new(proxy);
 
+    tokio::spawn(balance::names::keep_resolved(snapshot.clone()));
+    tokio::spawn(balance::probes::keep_probed(snapshot.clone(), HttpClient::new()?));
     let status_server = StatusServer { ready: ready.clone(), metrics: metrics.clone() };
     tokio::spawn(status_server::serve(status, status_server));
     let reporting = start_controller(&config, policy, snapshot, ready.clone(), metrics);

@@ -33,7 +33,9 @@ impl Refusal {
 
     /// The same as a problem of the Ingress.
     pub fn problem(&self, ingress: &ObjectKey, name: &str, value: Option<&str>) -> Problem {
-        let field = format!("metadata.annotations[{PREFIX}{name}]");
+        // Our own annotations have their prefix with them.
+        let prefix = if name.contains('/') { "" } else { PREFIX };
+        let field = format!("metadata.annotations[{prefix}{name}]");
         let error = |message: String| Problem::error(Kind::Ingress, ingress, &field, message);
         match self {
             Refusal::Invalid(why) => match value {

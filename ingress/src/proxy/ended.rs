@@ -45,7 +45,7 @@ pub fn record(
     let duration = state.started.elapsed();
     let received_bytes = header_bytes(request_line, &request.headers) + state.body_bytes;
     let sent_bytes = header + sent_body_bytes;
-    let alternative_upstream_name = "";
+    let alternative_upstream_name = state.attempts.alternative_upstream_name();
     let route = state.route.as_deref();
     proxy.metrics.observe(
         route,
@@ -102,16 +102,19 @@ const NO_ATTEMPT: Attempt = Attempt {
 };
 
 fn attempts<'a>(state: &RequestState, all: &'a mut [Attempt; ATTEMPTS_MAX]) -> &'a [Attempt] {
-    let attempts = &state.attempts;
-    let count = usize::from(attempts.address().is_some());
-    if let Some(address) = attempts.address() {
-        all[0] = Attempt {
-            address,
-            connected: None,
-            answered: None,
-            took: attempts.took().unwrap_or_default(),
-            status: attempts.status,
+    let attempts = state.attempts.all();
+    // The last one answered the client: it is among those told of.
+    let skipped = state.attempts.count().saturating_sub(ATTEMPTS_MAX);
+    let mut count = 0;
+    for (place, attempt) in all.iter_mut().zip(attempts.skip(skipped)) {
+        *place = Attempt {
+            address: attempt.address(),
+            connected: attempt.connected,
+            answered: attempt.answered,
+            took: attempt.took(),
+            status: attempt.status,
         };
+        count += 1;
     }
     &all[..count]
 }

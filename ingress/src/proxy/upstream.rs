@@ -1,96 +1,222 @@
 //! The attempts of a request at endpoints: where it goes, how, and whether it may go elsewhere.
+//!
+//! What is said to an endpoint and about its answers is left to `headers` and `response`.
+
+mod choice;
+mod delivery;
+mod peer;
+mod sticky;
 
 use super::answered;
-use crate::annotations::upstream::BackendProtocol;
-use crate::balance::Endpoint;
+use crate::annotations::upstream::retry::{Attempted, Failure, is_non_idempotent};
+use crate::balance::passive::RestPolicy;
+use crate::balance::{Endpoint, Moment};
 use crate::snapshot::Route;
-use pingora::http::ResponseHeader;
-use pingora::protocols::ALPN;
+use choice::Choice;
+pub use choice::Client;
+use delivery::Delivery;
+use http::{HeaderValue, Version, header};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::{HttpPeer, Peer};
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long an idle connection to an endpoint is kept, as nginx's `upstream-keepalive-timeout`.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Marks an answer that is not passed on because another endpoint may give a better one.
+const NEXT_UPSTREAM: ErrorType = ErrorType::Custom("proxy-next-upstream");
 
-/// The attempts so far.
+/// Makes a request one of HTTP/1.0, which knows neither kept connections nor bodies without a length.
+pub fn speak_1_0(upstream: &mut RequestHeader) -> Result<()> {
+    if upstream.headers.contains_key(header::TRANSFER_ENCODING) {
+        return Error::e_explain(ErrorType::HTTPStatus(411), "HTTP/1.0 has no chunked bodies");
+    }
+    upstream.set_version(Version::HTTP_10);
+    upstream.insert_header(header::CONNECTION, HeaderValue::from_static("close"))
+}
+
+/// One attempt.
+#[derive(Debug)]
+pub struct Attempt {
+    endpoint: Arc<Endpoint>,
+    started: Instant,
+    /// The connection was one of before.
+    reused: bool,
+    /// How long it took to get a connection; `None` without one.
+    pub connected: Option<Duration>,
+    /// How long it took until the answer's header was there; `None` if it never was.
+    pub answered: Option<Duration>,
+    /// How long it took in all, once it ended.
+    pub ended: Option<Duration>,
+    /// What the endpoint answered, or nginx's status for how it failed; `None` while it is open.
+    pub status: Option<u16>,
+}
+
+impl Attempt {
+    /// Where it went.
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.address
+    }
+
+    /// How long it took, so far or in the end.
+    pub fn took(&self) -> Duration {
+        self.ended.unwrap_or_else(|| self.started.elapsed())
+    }
+}
+
+/// All attempts of a request, and what was decided about it before the first.
 #[derive(Default)]
 pub struct Attempts {
-    /// How many.
-    pub tries: usize,
-    /// What the last endpoint answered.
-    pub status: Option<u16>,
-    endpoint: Option<Arc<Endpoint>>,
+    choice: Choice,
+    /// Those that failed.
+    earlier: Vec<Attempt>,
+    last: Option<Attempt>,
+    /// Endpoints that failed this request.
     tried: Vec<SocketAddr>,
-    started: Option<Instant>,
-    took: Option<Duration>,
+    /// How many attempts count.
+    tries: usize,
+    delivery: Option<Delivery>,
 }
 
 impl Attempts {
-    /// The endpoint in use.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.endpoint.as_ref().map(|endpoint| endpoint.address)
+    /// Decides what all attempts have in common: whether the canary takes the request, and what the
+    /// choice of endpoints goes by. `None` if there are no endpoints.
+    pub fn new(route: &Route, client: &Client<'_>) -> Option<Attempts> {
+        Some(Attempts { choice: Choice::new(route, client)?, ..Attempts::default() })
     }
 
-    /// How long it took to answer, so far or in the end.
-    pub fn took(&self) -> Option<Duration> {
-        self.took.or_else(|| self.started.map(|started| started.elapsed()))
+    /// The default backend of the location takes the request, since its own has no endpoints.
+    pub fn stands_in(&self) -> bool {
+        self.choice.stands_in
+    }
+
+    /// All of them in their order.
+    pub fn all(&self) -> impl Iterator<Item = &Attempt> {
+        self.earlier.iter().chain(&self.last)
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.earlier.len() + usize::from(self.last.is_some())
+    }
+
+    /// The canary's name in the access log, if it took the request.
+    pub fn alternative_upstream_name(&self) -> &str {
+        self.choice.canary.as_ref().map_or("", |canary| &canary.backend.upstream_name)
     }
 
     /// Chooses an endpoint, and says how to speak to it.
-    pub fn next_peer(&mut self, route: &Route) -> Result<Box<HttpPeer>> {
-        self.tries += 1;
-        let Some(endpoint) = route.backend.endpoints().pick(&self.tried) else {
-            return Error::e_explain(ErrorType::HTTPStatus(503), "no endpoint left");
+    pub fn next_peer(&mut self, route: &Route, client_tls: bool) -> Result<Box<HttpPeer>> {
+        let started = Instant::now();
+        let Some(endpoint) = self.choice.endpoint(route, &self.tried, Moment::of(started)) else {
+            let status = if self.last.is_none() { 503 } else { 502 };
+            return Error::e_explain(ErrorType::HTTPStatus(status), "no endpoint left");
         };
-        let settings = &route.settings.upstream;
-        let protocol = settings.protocol;
-        let tls = matches!(protocol, BackendProtocol::Https | BackendProtocol::Grpcs);
-        let address = endpoint.address;
-        // An address as the name sends no SNI, as nginx does by default; rustls takes no empty name.
-        let name = if tls { address.ip().to_string() } else { String::new() };
-        let mut peer = Box::new(HttpPeer::new(address, tls, name));
-        peer.options.connection_timeout = Some(settings.connect_timeout);
-        peer.options.total_connection_timeout = Some(settings.connect_timeout);
-        peer.options.read_timeout = Some(settings.read_timeout);
-        peer.options.write_timeout = Some(settings.send_timeout);
-        peer.options.idle_timeout = Some(IDLE_TIMEOUT);
-        peer.options.verify_cert = false;
-        peer.options.verify_hostname = false;
-        if matches!(protocol, BackendProtocol::Grpc | BackendProtocol::Grpcs) {
-            peer.options.alpn = ALPN::H2;
-            peer.options.max_h2_streams = 100;
-        }
-        self.endpoint = Some(endpoint);
-        self.started = Some(Instant::now());
+        self.earlier.extend(self.last.take());
+        self.tries += 1;
+        let peer = peer::to(endpoint.address, route, client_tls);
+        self.last = Some(Attempt {
+            endpoint,
+            started,
+            reused: false,
+            connected: None,
+            answered: None,
+            ended: None,
+            status: None,
+        });
         Ok(peer)
     }
 
-    /// An endpoint began to answer.
-    pub fn answered(&mut self, answer: &ResponseHeader) {
-        self.status = Some(answer.status.as_u16());
+    /// There is a connection. `fd` is its socket.
+    pub fn connected(&mut self, session: &Session, reused: bool, fd: RawFd) {
+        let Some(attempt) = &mut self.last else {
+            return;
+        };
+        attempt.connected = Some(attempt.started.elapsed());
+        attempt.reused = reused;
+        if !reused {
+            attempt.endpoint.passive.worked();
+        }
+        let guarded = reused && is_non_idempotent(&session.req_header().method);
+        self.delivery = guarded.then(|| Delivery::watch(fd)).flatten();
+    }
+
+    /// An endpoint began to answer. An error where another endpoint is asked instead.
+    pub fn answered(
+        &mut self,
+        route: Option<&Route>,
+        session: &Session,
+        answer: &ResponseHeader,
+    ) -> Result<()> {
+        let status = answer.status.as_u16();
+        if answer.status.is_informational() && status != 101 {
+            return Ok(());
+        }
+        if let Some(attempt) = &mut self.last {
+            attempt.status = Some(status);
+            attempt.answered = Some(attempt.started.elapsed());
+        }
+        let failure = Failure::Status(status);
+        if self.may_go_on(route, session, failure, true) {
+            let mut error = Error::explain(NEXT_UPSTREAM, "the answer asks for another endpoint");
+            error.as_up();
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// The cookie that keeps the client where it is, if it needs a new one.
+    pub fn set_cookie(&self, route: &Route, client: &Client<'_>) -> Option<String> {
+        self.choice.set_cookie(route, client)
     }
 
     /// An endpoint's answer is complete.
     pub fn ended(&mut self) {
-        self.took = self.started.map(|started| started.elapsed());
+        if let Some(attempt) = &mut self.last {
+            attempt.ended = Some(attempt.started.elapsed());
+        }
+    }
+
+    /// The request is over.
+    pub fn finish(&mut self, route: &Route) {
+        self.ended_unless_done();
+        // As ingress-nginx: what the first endpoint took, even if another one answered.
+        if let Some(first) = self.earlier.first().or(self.last.as_ref())
+            && self.choice.measures_latency(route)
+        {
+            first.endpoint.latency.add(first.took(), Moment::now());
+        }
+    }
+
+    fn ended_unless_done(&mut self) {
+        if self.last.as_ref().is_some_and(|attempt| attempt.ended.is_none()) {
+            self.ended();
+        }
     }
 
     /// No connection: nothing was sent yet, so any method may go to another endpoint.
     pub fn failed_to_connect(
         &mut self,
         route: Option<&Route>,
+        session: &Session,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        self.tried.extend(self.address());
-        error.set_retry(self.may_retry(route));
+        let timed_out =
+            matches!(error.etype(), ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout);
+        let failure = if timed_out { Failure::Timeout } else { Failure::Error };
+        if let (Some(attempt), Some(route)) = (&self.last, route) {
+            let health = &route.settings.upstream.health;
+            let policy = RestPolicy { fails_max: health.fails_max, window: health.fail_timeout };
+            attempt.endpoint.passive.failed(Moment::now(), policy);
+        }
+        self.note_failure(failure);
+        error.set_retry(self.may_go_on(route, session, failure, false));
         error
     }
 
-    /// The connection broke, or the endpoint took too long.
+    /// The connection broke, the endpoint took too long, or its answer was not the one to pass on.
     pub fn failed(
         &mut self,
         route: Option<&Route>,
@@ -98,28 +224,82 @@ impl Attempts {
         session: &Session,
         error: Box<Error>,
     ) -> Box<Error> {
+        let delivery = self.delivery.take();
+        let failure = self.failure_of(&error);
+        let refused = matches!(error.retry, RetryType::Decided(true));
+        let undelivered =
+            refused || delivery.is_some_and(|delivery| delivery.never_arrived(&error));
         let mut error = error.more_context(format!("endpoint {}", peer.address()));
-        self.tried.extend(self.address());
-        let broken = matches!(
-            error.etype(),
-            ErrorType::ConnectionClosed
-                | ErrorType::ReadError
-                | ErrorType::WriteError
-                | ErrorType::ReadTimedout
-                | ErrorType::WriteTimedout
-                | ErrorType::H2Error
-                | ErrorType::H2Downgrade
-        );
-        let repeatable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated()
-            && !answered(session);
-        let is_upstream = *error.esource() == ErrorSource::Upstream;
-        error.set_retry(broken && is_upstream && repeatable && self.may_retry(route));
+        let Some(failure) = failure.filter(|_| !answered(session)) else {
+            self.ended_unless_done();
+            error.set_retry(false);
+            return error;
+        };
+        let reused = self.last.as_ref().is_some_and(|attempt| attempt.reused);
+        if reused && failure == Failure::Error {
+            // The endpoint may well be fine: it only closed what it had kept long enough. As in nginx
+            // such an attempt does not count.
+            self.tries -= 1;
+            self.ended_unless_done();
+            self.set_status(failure);
+        } else {
+            self.note_failure(failure);
+        }
+        let sent = !undelivered;
+        error.set_retry(self.may_go_on(route, session, failure, sent));
         error
     }
 
-    fn may_retry(&self, route: Option<&Route>) -> bool {
-        let tries_max = route.map_or(1, |route| route.settings.upstream.tries_max);
-        tries_max == 0 || self.tries < tries_max
+    /// What an error means, if it is the endpoint's.
+    fn failure_of(&self, error: &Error) -> Option<Failure> {
+        if *error.esource() != ErrorSource::Upstream {
+            return None;
+        }
+        Some(match error.etype() {
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout => {
+                Failure::Timeout
+            }
+            ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::InvalidHeader,
+            ErrorType::ConnectionClosed
+            | ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::H2Error
+            | ErrorType::H2Downgrade => Failure::Error,
+            etype if *etype == NEXT_UPSTREAM => Failure::Status(self.last.as_ref()?.status?),
+            _ => return None,
+        })
+    }
+
+    fn note_failure(&mut self, failure: Failure) {
+        self.ended_unless_done();
+        self.set_status(failure);
+        self.tried.extend(self.last.as_ref().map(Attempt::address));
+    }
+
+    fn set_status(&mut self, failure: Failure) {
+        if let Some(attempt) = &mut self.last {
+            attempt.status = Some(failure.status());
+        }
+    }
+
+    fn may_go_on(
+        &self,
+        route: Option<&Route>,
+        session: &Session,
+        failure: Failure,
+        sent: bool,
+    ) -> bool {
+        let (Some(route), Some(first)) = (route, self.all().next()) else {
+            return false;
+        };
+        // nginx keeps any body whole; here the beginning of a long one is gone once it was sent.
+        let has_body = !session.as_ref().retry_buffer_truncated();
+        let attempted = Attempted {
+            method: &session.req_header().method,
+            sent: sent && !route.options.endpoint_connections.retry_non_idempotent,
+            tries: self.tries,
+            elapsed: first.started.elapsed(),
+        };
+        has_body && route.settings.upstream.retry.goes_on(failure, attempted)
     }
 }

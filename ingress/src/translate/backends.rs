@@ -1,7 +1,9 @@
 //! Service and port of an Ingress backend to addresses, from EndpointSlices or Endpoints: for the
 //! Services in use, and again only for those that changed.
 
-use crate::balance::{Address, Backend, BackendKey};
+use crate::annotations::upstream::Upstream;
+use crate::annotations::upstream::health::Health;
+use crate::balance::{Address, Backend, BackendKey, Care};
 use crate::objects::{ObjectKey, World};
 use crate::shards::Shards;
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
@@ -77,8 +79,8 @@ impl Fault {
     }
 }
 
-/// Whether a key is what an Ingress names by `backend`.
-pub fn is_named_by(key: &BackendKey, backend: &IngressBackend) -> bool {
+/// Whether a key is what an Ingress with these settings names by `backend`.
+pub fn is_named_by(key: &BackendKey, backend: &IngressBackend, upstream: &Upstream) -> bool {
     let Some(named) = &backend.service else {
         return false;
     };
@@ -88,7 +90,10 @@ pub fn is_named_by(key: &BackendKey, backend: &IngressBackend) -> bool {
         Some((None, Some(name))) => key.port == name,
         _ => key.port.is_empty(),
     };
-    same_port && key.service.name == named.name
+    same_port
+        && key.service.name == named.name
+        && key.by_cluster_ip == upstream.by_cluster_ip
+        && key.care == care(&upstream.health)
 }
 
 impl Default for Backends {
@@ -97,6 +102,7 @@ impl Default for Backends {
             service: ObjectKey::new("", "upstream-default-backend"),
             port: String::new(),
             by_cluster_ip: false,
+            care: Care::default(),
         };
         Backends {
             services: HashMap::new(),
@@ -125,7 +131,7 @@ impl Backends {
         world: &World,
         namespace: &str,
         backend: &IngressBackend,
-        by_cluster_ip: bool,
+        upstream: &Upstream,
     ) -> Option<Arc<Backend>> {
         let named = backend.service.as_ref()?;
         let port = named.port.as_ref();
@@ -135,19 +141,21 @@ impl Backends {
             _ => String::new(),
         };
         let service = ObjectKey::new(namespace, &named.name);
-        Some(self.get(world, BackendKey { service, port, by_cluster_ip }))
+        let (by_cluster_ip, care) = (upstream.by_cluster_ip, care(&upstream.health));
+        Some(self.get(world, BackendKey { service, port, by_cluster_ip, care }))
     }
 
     /// The backend behind a port of a Service, by its number.
     pub fn numbered(&mut self, world: &World, service: &ObjectKey, port: u16) -> Arc<Backend> {
         let port = port.to_string();
-        self.get(world, BackendKey { service: service.clone(), port, by_cluster_ip: false })
+        let (service, care) = (service.clone(), Care::default());
+        self.get(world, BackendKey { service, port, by_cluster_ip: false, care })
     }
 
     /// The backend behind the first port of a Service.
     pub fn first_port(&mut self, world: &World, service: &ObjectKey) -> Arc<Backend> {
-        let key =
-            BackendKey { service: service.clone(), port: String::new(), by_cluster_ip: false };
+        let (service, port) = (service.clone(), String::new());
+        let key = BackendKey { service, port, by_cluster_ip: false, care: Care::default() };
         self.get(world, key)
     }
 
@@ -251,6 +259,11 @@ impl Used {
     fn state_mut(&mut self, backend: &Arc<Backend>) -> Option<&mut State> {
         self.backends.iter_mut().find(|state| Arc::ptr_eq(&state.backend, backend))
     }
+}
+
+fn care(health: &Health) -> Care {
+    let check = health.check.path.is_some().then(|| Arc::new(health.check.clone()));
+    Care { check, slow_start: health.slow_start }
 }
 
 /// The addresses of a backend, or what is wrong with it.

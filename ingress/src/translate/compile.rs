@@ -434,10 +434,12 @@ impl Scope<'_, '_> {
         text: &str,
         path_type: PathType,
     ) -> Option<Arc<Backend>> {
-        let by_cluster_ip = self.settings.upstream.by_cluster_ip;
         if let Some(claim) = old.find(text, path_type)
-            && claim.route.backend.key.by_cluster_ip == by_cluster_ip
-            && super::backends::is_named_by(&claim.route.backend.key, backend)
+            && super::backends::is_named_by(
+                &claim.route.backend.key,
+                backend,
+                &self.settings.upstream,
+            )
         {
             return Some(claim.route.backend.clone());
         }
@@ -514,10 +516,9 @@ impl Scope<'_, '_> {
     }
 
     fn backend(&mut self, backend: &IngressBackend, field: &str) -> Option<Arc<Backend>> {
-        let by_cluster_ip = self.settings.upstream.by_cluster_ip;
+        let upstream = &self.settings.upstream;
         let compiler = &mut *self.compiler;
-        let found =
-            compiler.backends.named(compiler.world, &self.key.namespace, backend, by_cluster_ip);
+        let found = compiler.backends.named(compiler.world, &self.key.namespace, backend, upstream);
         if found.is_none() {
             let why = "names no Service; other resources cannot be backends here";
             self.problem(field.into(), why.into());

@@ -1,7 +1,11 @@
 //! A small HTTP/1.1 server that says what it was asked, echoes WebSockets and can be stopped.
+//!
+//! The query of a request makes one of several servers misbehave: `answer-NAME=STATUS`, `hangup-NAME=1`
+//! (no answer), `garbage-NAME=1` (no HTTP), `sleep-NAME=MS`; `sleep=MS` is for all. `forget=MS` closes the
+//! connection that long after the answer without a word.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -55,7 +59,7 @@ impl Backend {
         self.state.stopped.store(true, Ordering::SeqCst);
         drop(TcpStream::connect(self.address));
         for stream in self.state.open.lock().unwrap().drain(..) {
-            drop(stream.shutdown(std::net::Shutdown::Both));
+            drop(stream.shutdown(Shutdown::Both));
         }
     }
 }
@@ -82,18 +86,38 @@ fn serve(stream: TcpStream, name: &str, state: &State) -> std::io::Result<()> {
             return Ok(());
         }
         let body = read_body(&mut input, &lower)?;
-        if let Some(ms) = head.split("sleep=").nth(1) {
-            let ms: String = ms.chars().take_while(char::is_ascii_digit).collect();
-            thread::sleep(Duration::from_millis(ms.parse().unwrap()));
+        for name in ["sleep".to_string(), format!("sleep-{name}")] {
+            thread::sleep(Duration::from_millis(asked(&head, &name).unwrap_or(0)));
         }
+        if asked(&head, &format!("hangup-{name}")).is_some() {
+            return out.shutdown(Shutdown::Both);
+        }
+        if asked(&head, &format!("garbage-{name}")).is_some() {
+            out.write_all(b"This is not HTTP.\r\n\r\n")?;
+            return out.shutdown(Shutdown::Both);
+        }
+        let status = asked(&head, &format!("answer-{name}")).unwrap_or(200);
         let answer =
             format!("backend: {name}\nbody-bytes: {}\n{}", body, head.replace("\r\n", "\n"));
         write!(
             out,
-            "HTTP/1.1 200 OK\r\nServer: test\r\nContent-Length: {}\r\n\r\n{answer}",
+            "HTTP/1.1 {status} Status\r\nServer: test\r\nContent-Length: {}\r\n\r\n{answer}",
             answer.len()
         )?;
+        if let Some(ms) = asked(&head, "forget") {
+            thread::sleep(Duration::from_millis(ms));
+            return out.shutdown(Shutdown::Both);
+        }
     }
+}
+
+/// The number an argument of the request has.
+fn asked(head: &str, name: &str) -> Option<u64> {
+    let target = head.split(' ').nth(1)?;
+    let (_, query) = target.split_once('?')?;
+    let (_, value) =
+        query.split('&').find_map(|pair| pair.split_once('=').filter(|(own, _)| *own == name))?;
+    value.parse().ok()
 }
 
 fn read_body(input: &mut impl BufRead, head: &str) -> std::io::Result<usize> {

@@ -180,7 +180,7 @@ async fn send(
     let mut tried = Vec::new();
     let answer = loop {
         if let Some(backend) = &route.authority {
-            destination.address = backend.endpoints().pick(&tried).map(|next| next.address);
+            destination.address = backend.endpoints().any(&tried).map(|next| next.address);
         }
         let mut request = Request::new(Empty::<Bytes>::new().boxed_unsync() as Body);
         *request.method_mut() = settings.method.clone().unwrap_or(Method::GET);
