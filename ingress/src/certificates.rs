@@ -2,8 +2,11 @@
 //!
 //! Which Secret serves which host is `translate`'s decision.
 
+use crate::balance::Backend;
 use crate::shards::Shards;
 use crate::snapshot::Snapshot;
+use crate::tls::client_auth::ClientAuth;
+use crate::tls::policy::TlsPolicy;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -43,6 +46,8 @@ pub struct Certificate {
     pub key: Arc<CertifiedKey>,
     /// DNS names it covers, lower-case; may start with `*.`.
     pub names: Vec<String>,
+    /// The beginning of its validity.
+    pub not_before: Timestamp,
     /// The end of its validity.
     pub not_after: Timestamp,
     /// Of what it was made from, to tell whether a Secret changed.
@@ -61,11 +66,12 @@ impl Certificate {
             .collect::<Result<_, _>>()
             .map_err(|error| CertificateError::Pem("tls.crt", error.to_string()))?;
         let leaf = chain.first().ok_or(CertificateError::Missing("tls.crt"))?;
-        let (names, not_after) = describe(leaf)?;
+        let (names, not_before, not_after) = describe(leaf)?;
         let key = PrivateKeyDer::from_pem_slice(key_pem)
             .map_err(|error| CertificateError::Pem("tls.key", error.to_string()))?;
         let key = CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())?;
-        Ok(Certificate { key: Arc::new(key), names, not_after, digest: digest(chain_pem, key_pem) })
+        let digest = digest(chain_pem, key_pem);
+        Ok(Certificate { key: Arc::new(key), names, not_before, not_after, digest })
     }
 
     /// The self-signed certificate for hosts without one, as ingress-nginx names it.
@@ -80,7 +86,13 @@ impl Certificate {
         Certificate::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes())
     }
 
-    /// Whether the certificate covers a host; a wildcard covers one label.
+    /// Whether it is valid at a time.
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+
+    /// Whether the certificate covers a host; a wildcard covers one label. A wildcard host needs the same
+    /// wildcard.
     pub fn covers(&self, host: &str) -> bool {
         let parent = host.split_once('.').map(|(_, parent)| parent);
         self.names.iter().any(|name| {
@@ -109,11 +121,18 @@ fn field<'a>(secret: &'a Secret, name: &'static str) -> Result<&'a [u8], Certifi
     written.or(stored).filter(|bytes| !bytes.is_empty()).ok_or(CertificateError::Missing(name))
 }
 
-fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, Timestamp), CertificateError> {
+/// Names and validity of a certificate.
+type Description = (Vec<String>, Timestamp, Timestamp);
+
+fn describe(leaf: &CertificateDer<'_>) -> Result<Description, CertificateError> {
     let (_, parsed) = X509Certificate::from_der(leaf)
         .map_err(|error| CertificateError::Certificate(error.to_string()))?;
-    let not_after = Timestamp::from_second(parsed.validity().not_after.timestamp())
-        .map_err(|error| CertificateError::Certificate(error.to_string()))?;
+    let time = |seconds| {
+        Timestamp::from_second(seconds)
+            .map_err(|error| CertificateError::Certificate(error.to_string()))
+    };
+    let not_before = time(parsed.validity().not_before.timestamp())?;
+    let not_after = time(parsed.validity().not_after.timestamp())?;
     let alternative = parsed.subject_alternative_name().ok().flatten();
     let mut names: Vec<String> = alternative
         .iter()
@@ -127,34 +146,72 @@ fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<String>, Timestamp), Certi
         let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
         names.extend(common.map(str::to_ascii_lowercase));
     }
-    Ok((names, not_after))
+    Ok((names, not_before, not_after))
 }
 
-/// The certificates of a snapshot by host name.
+/// TLS of one host.
+#[derive(Debug)]
+pub struct HostTls {
+    /// Its certificates, those to prefer first; empty where the default certificate serves it.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// What is negotiated.
+    pub policy: Arc<TlsPolicy>,
+    /// What is done about certificates of clients.
+    pub client_auth: Option<Arc<ClientAuth>>,
+    /// Connections go to these endpoints as they are.
+    pub passthrough: Option<Arc<Backend>>,
+}
+
+/// TLS of a snapshot by host name.
 #[derive(Clone, Debug, Default)]
 pub struct CertificateTable {
     /// Hosts.
-    pub exact: Shards<Arc<str>, Arc<Certificate>>,
+    pub exact: Shards<Arc<str>, Arc<HostTls>>,
     /// Wildcard hosts, by what follows `*.`.
-    pub wildcard: Shards<Arc<str>, Arc<Certificate>>,
-    /// For every other name, and for clients that send none.
-    pub fallback: Option<Arc<Certificate>>,
+    pub wildcard: Shards<Arc<str>, Arc<HostTls>>,
+    /// For every other name, and for clients that send none; `None` before the first snapshot.
+    pub fallback: Option<Arc<HostTls>>,
+    /// How many hosts do something about certificates of clients.
+    client_auths: usize,
 }
 
 impl CertificateTable {
-    /// The certificate for a host, without the fallback.
-    pub fn get(&self, host: &str) -> Option<&Arc<Certificate>> {
+    /// What a host has of its own. `host` is in lower case.
+    pub fn get(&self, host: &str) -> Option<&Arc<HostTls>> {
         self.exact.get(host).or_else(|| self.wildcard.get(host.split_once('.')?.1))
     }
 
-    /// Gives a host (or `*.` wildcard) its certificate, or none.
-    pub fn set(&mut self, host: &str, certificate: Option<Arc<Certificate>>) {
+    /// TLS for the name a client asks for.
+    pub fn named(&self, name: Option<&str>) -> Option<&Arc<HostTls>> {
+        let own = match name {
+            Some(name) if name.bytes().any(|b| b.is_ascii_uppercase()) => {
+                self.get(&name.to_ascii_lowercase())
+            }
+            Some(name) => self.get(name),
+            None => None,
+        };
+        own.or(self.fallback.as_ref())
+    }
+
+    /// The client certificates of a host, if it does something about them.
+    pub fn client_auth(&self, host: &str) -> Option<&Arc<ClientAuth>> {
+        if self.client_auths == 0 {
+            return None;
+        }
+        self.get(host)?.client_auth.as_ref()
+    }
+
+    /// Sets what a host (or `*.` wildcard) has of its own, or nothing.
+    pub fn set(&mut self, host: &str, tls: Option<Arc<HostTls>>) {
         let (table, name) = match host.strip_prefix("*.") {
             Some(suffix) => (&mut self.wildcard, suffix),
             None => (&mut self.exact, host),
         };
-        match certificate {
-            Some(certificate) => table.insert(name.into(), certificate),
+        let asks = |tls: &Arc<HostTls>| usize::from(tls.client_auth.is_some());
+        self.client_auths -= table.get(name).map_or(0, asks);
+        self.client_auths += tls.as_ref().map_or(0, asks);
+        match tls {
+            Some(tls) => table.insert(name.into(), tls),
             None => drop(table.remove(name)),
         }
     }
@@ -168,14 +225,29 @@ impl ResolvesServerCert for SnapshotResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let snapshot = self.0.load();
         let table = &snapshot.certificates;
-        let named = hello.server_name().and_then(|name| table.get(&name.to_ascii_lowercase()));
-        named.or(table.fallback.as_ref()).map(|certificate| certificate.key.clone())
+        let tls = table.named(hello.server_name())?;
+        let certificates = match tls.certificates.as_slice() {
+            [] => table.fallback.as_ref()?.certificates.as_slice(),
+            own => own,
+        };
+        choose(certificates, hello.signature_schemes())
     }
+}
+
+/// The first certificate whose key makes signatures the client can check; else the first, to let the
+/// handshake say what is wrong.
+fn choose(
+    certificates: &[Arc<Certificate>],
+    schemes: &[rustls::SignatureScheme],
+) -> Option<Arc<CertifiedKey>> {
+    let fitting = certificates.iter().find(|c| c.key.key.choose_scheme(schemes).is_some());
+    fitting.or(certificates.first()).map(|certificate| certificate.key.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::policy::Demands;
 
     #[test]
     fn wildcards_cover_one_label() {
@@ -191,16 +263,41 @@ mod tests {
         }
     }
 
+    fn host(certificate: &Arc<Certificate>) -> Arc<HostTls> {
+        Arc::new(HostTls {
+            certificates: vec![certificate.clone()],
+            policy: Arc::new(TlsPolicy::new(Demands::default())),
+            client_auth: None,
+            passthrough: None,
+        })
+    }
+
     #[test]
     fn an_exact_name_comes_before_a_wildcard() {
-        let (one, other) =
-            (Arc::new(Certificate::fake().unwrap()), Arc::new(Certificate::fake().unwrap()));
-        let mut table = CertificateTable::default();
+        let certificate = Arc::new(Certificate::fake().unwrap());
+        let (one, other, rest) = (host(&certificate), host(&certificate), host(&certificate));
+        let mut table =
+            CertificateTable { fallback: Some(rest.clone()), ..CertificateTable::default() };
         table.set("*.example.com", Some(one.clone()));
         table.set("a.example.com", Some(other.clone()));
-        assert!(Arc::ptr_eq(table.get("a.example.com").unwrap(), &other));
-        assert!(Arc::ptr_eq(table.get("b.example.com").unwrap(), &one));
-        assert!(table.get("a.b.example.com").is_none());
+        for (name, expected) in [
+            (Some("a.example.com"), &other),
+            (Some("A.Example.Com"), &other),
+            (Some("b.example.com"), &one),
+            (Some("a.b.example.com"), &rest),
+            (None, &rest),
+        ] {
+            assert!(Arc::ptr_eq(table.named(name).unwrap(), expected), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_certificate_a_client_can_check_is_taken() {
+        let ecdsa = Arc::new(Certificate::fake().unwrap());
+        let scheme = |scheme| choose(std::slice::from_ref(&ecdsa), &[scheme]).is_some();
+        assert!(scheme(rustls::SignatureScheme::ECDSA_NISTP256_SHA256));
+        assert!(scheme(rustls::SignatureScheme::RSA_PSS_SHA256));
+        assert!(choose(&[], &[]).is_none());
     }
 
     #[test]

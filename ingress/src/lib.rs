@@ -24,6 +24,7 @@ pub mod check;
 mod class;
 mod controller;
 mod credentials;
+mod handover;
 mod htpasswd;
 mod http_client;
 mod leader;
@@ -45,12 +46,14 @@ mod snapshot;
 mod source;
 mod source_ranges;
 mod status_server;
+mod tls;
 mod translate;
 mod uri;
 mod variables;
 
 pub use annotations::values::parse_size;
 pub use class::ClassSelection;
+pub use listener::proxy_protocol;
 pub use objects::ObjectKey;
 pub use run::{AccessLogFormat, Config, ReportingConfig, RunError, Source, run};
 

@@ -91,6 +91,9 @@ struct RunArgs {
     /// Secret with the certificate for hosts without one; a self-signed one without it.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
     default_ssl_certificate: Option<(String, String)>,
+    /// Honour the annotation ssl-passthrough: TLS connections go to endpoints as they are.
+    #[arg(long)]
+    enable_ssl_passthrough: bool,
     /// Do not redirect hosts with a certificate to https unless an annotation says so.
     #[arg(long)]
     no_ssl_redirect: bool,
@@ -100,8 +103,8 @@ struct RunArgs {
     /// Largest request body unless an annotation says otherwise: bytes, or with k, m, g; 0 is unlimited.
     #[arg(long, value_name = "SIZE", default_value = "1m", value_parser = size)]
     proxy_body_size: u64,
-    /// Believe X-Forwarded-* headers from these networks; may be given several times.
-    #[arg(long, value_name = "CIDR", requires = "use_forwarded_headers")]
+    /// Believe X-Forwarded-* headers, and PROXY headers, from these networks; may be given several times.
+    #[arg(long, value_name = "CIDR")]
     proxy_real_ip_cidr: Vec<IpNet>,
     /// Believe X-Forwarded-* headers of proxies in front, from --proxy-real-ip-cidr.
     #[arg(long, requires = "proxy_real_ip_cidr")]
@@ -143,12 +146,22 @@ struct RunArgs {
     /// Seconds between failing health checks and closing the listeners.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     shutdown_delay: u64,
-    /// Seconds that requests in progress get to finish at shutdown.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    /// Seconds that requests in progress and WebSockets get to finish at shutdown.
+    #[arg(long, value_name = "SECONDS", default_value_t = 240)]
     drain_timeout: u64,
-    /// Seconds a client may take to send a request's header, waiting for it on a kept connection included.
-    #[arg(long, value_name = "SECONDS", default_value_t = 75)]
+    /// Seconds a client may take to send the header of a request.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     header_timeout: u64,
+    /// Connections of clients, in all; what is more waits until others end.
+    #[arg(long, value_name = "COUNT", default_value_t = 65536)]
+    max_connections: usize,
+    /// Upgrade in place: a new process started with the same path takes over the listening sockets of the
+    /// one that runs, which ends when its connections have.
+    #[arg(long, value_name = "PATH")]
+    upgrade_socket: Option<PathBuf>,
+    /// Every connection begins with a PROXY header (version 1 or 2), from a load balancer in front.
+    #[arg(long)]
+    use_proxy_protocol: bool,
     /// Idle connections kept to endpoints, in all.
     #[arg(long, value_name = "COUNT", default_value_t = 1024)]
     upstream_keepalive_connections: usize,
@@ -244,10 +257,12 @@ async fn config(args: RunArgs) -> anyhow::Result<Config> {
         config_map: args.configmap,
         default_backend_service: args.default_backend_service,
         default_ssl_certificate: args.default_ssl_certificate,
+        ssl_passthrough: args.enable_ssl_passthrough,
         ssl_redirect: !args.no_ssl_redirect,
         https_redirect_port: args.https_redirect_port,
         body_size_max: args.proxy_body_size,
-        trusted_proxies: args.proxy_real_ip_cidr,
+        proxies: args.proxy_real_ip_cidr,
+        forwarded_headers: args.use_forwarded_headers,
         reporting: ReportingConfig {
             publish_addresses: args
                 .publish_status_address
@@ -271,6 +286,9 @@ async fn config(args: RunArgs) -> anyhow::Result<Config> {
         shutdown_delay: Duration::from_secs(args.shutdown_delay),
         drain_timeout: Duration::from_secs(args.drain_timeout),
         header_timeout: Duration::from_secs(args.header_timeout),
+        connections_max: args.max_connections,
+        upgrade_socket: args.upgrade_socket,
+        proxy_protocol: args.use_proxy_protocol,
         upstream_keepalive_connections: args.upstream_keepalive_connections,
     })
 }

@@ -16,7 +16,9 @@ use crate::snapshot::Route;
 use crate::translate::Update;
 use certificates::CertificateMetrics;
 use jiff::Timestamp;
-use prometheus::{Encoder, Gauge, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use series::{Finished, RouteSeries, SeriesKey};
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -50,6 +52,8 @@ pub struct Metrics {
     successes: IntCounter,
     failures: IntCounter,
     reload_duration: Gauge,
+    passthrough: IntCounterVec,
+    handshakes_failed: IntCounter,
 }
 
 impl Metrics {
@@ -104,6 +108,17 @@ impl Metrics {
                 "podium_ingress_translation_duration_seconds",
                 "Time the last snapshot took to build",
             )?,
+            passthrough: IntCounterVec::new(
+                Opts::new(
+                    "podium_ingress_passthrough_connections_total",
+                    "TLS connections passed through to endpoints as they are",
+                ),
+                &["upstream"],
+            )?,
+            handshakes_failed: IntCounter::new(
+                "podium_ingress_tls_handshakes_failed_total",
+                "Connections that ended before TLS was negotiated",
+            )?,
         };
         for collector in metrics.collectors() {
             metrics.registry.register(collector)?;
@@ -136,6 +151,8 @@ impl Metrics {
             Box::new(self.successes.clone()),
             Box::new(self.failures.clone()),
             Box::new(self.reload_duration.clone()),
+            Box::new(self.passthrough.clone()),
+            Box::new(self.handshakes_failed.clone()),
         ];
         all.extend(self.certificates.collectors());
         all
@@ -144,6 +161,16 @@ impl Metrics {
     /// Counts one request.
     pub fn observe(&self, route: Option<&Route>, request: &Finished<'_>) {
         route.map_or(&self.unmatched, |route| &route.series).observe(request);
+    }
+
+    /// Counts a connection passed through to a backend.
+    pub fn passthrough(&self, upstream: &str) {
+        self.passthrough.with_label_values(&[upstream]).inc();
+    }
+
+    /// Counts a connection that ended before TLS was negotiated.
+    pub fn handshake_failed(&self) {
+        self.handshakes_failed.inc();
     }
 
     /// Notes who leads.

@@ -7,6 +7,7 @@
 
 mod access;
 mod answers;
+mod client_certificate;
 mod connection;
 mod ended;
 mod framing;
@@ -21,12 +22,13 @@ mod upstream;
 use crate::access_log::AccessLog;
 use crate::htpasswd::Verifier;
 use crate::http_client::HttpClient;
-use crate::listener::header_deadline;
+use crate::listener::link::InFlight;
 use crate::metrics::Metrics;
 use crate::metrics::traffic::{OpenRequest, request_begun};
 use crate::rates::Slot;
 use crate::rewrite::Rewritten;
 use crate::snapshot::{Route, Snapshot};
+use crate::tls::client_auth::Judged;
 use crate::variables::Values;
 pub use access::AnswersCache;
 use answers::Answer;
@@ -46,6 +48,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use target::RequestTarget;
 use upstream::{Attempts, Client};
+
+/// Until a client takes the next piece of an answer (nginx's `send_timeout`).
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the rest of a body nobody wants, until the connection is given up instead (`lingering_time`).
+const UNWANTED_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The proxy itself, shared by all connections.
 pub struct IngressProxy {
@@ -74,6 +81,9 @@ pub struct RequestState {
     _counted: OpenRequest,
     started: Instant,
     connection: Connection,
+    /// Held until the request is done with; its connection waits for the next one then.
+    in_flight: Option<InFlight>,
+    client_certificate: Option<Arc<Judged>>,
     forwarded: headers::Forwarded,
     route: Option<Arc<Route>>,
     upstream_target: Option<Vec<u8>>,
@@ -85,17 +95,38 @@ pub struct RequestState {
 }
 
 impl IngressProxy {
+    /// Notes that a request is under way, and how long its client may take for the rest.
+    fn begin(&self, session: &mut Session, state: &mut RequestState) {
+        let Some((in_flight, requests)) = connection::link(session).map(InFlight::begin) else {
+            return;
+        };
+        let link = in_flight.link();
+        let limits = &link.options.connections;
+        let last = requests >= limits.keep_alive_requests;
+        if last {
+            link.stop.send_replace(true);
+        }
+        if last || *link.stop.borrow() || limits.keep_alive.is_zero() {
+            session.set_keepalive(None);
+        }
+        session.set_read_timeout(Some(limits.body_timeout));
+        session.set_write_timeout(Some(SEND_TIMEOUT));
+        session.set_total_drain_timeout(Some(UNWANTED_BODY_TIMEOUT));
+        state.in_flight = Some(in_flight);
+    }
+
     /// Takes a request through the stages before an endpoint. An answer ends it.
     async fn admit(&self, session: &Session, state: &mut RequestState) -> Result<(), Answer> {
         framing::check(session)?;
         let request = session.req_header();
-        let target = RequestTarget::read(request).ok_or(Answer::status(400))?;
+        let mut target = RequestTarget::read(request).ok_or(Answer::status(400))?;
         if request.method == Method::TRACE {
             // As nginx: it would show a client what is added for endpoints.
             return Err(Answer::status(405));
         }
         let (route, host) = {
             let snapshot = self.snapshot.load();
+            client_certificate::check(&snapshot, session, &mut target, state)?;
             access::blocked(&snapshot.options.blocked, request, state.forwarded.client)?;
             let rules = snapshot.host(&target.host);
             if let Some(rules) = rules.filter(|rules| rules.sends_elsewhere()) {
@@ -103,8 +134,7 @@ impl IngressProxy {
                 redirects::of_host(self, rules, &values, &state.forwarded)?;
             }
             let route = snapshot.route_by(rules, &target.path);
-            let certified = rules.is_some_and(|rules| rules.tls)
-                || snapshot.certificates.get(&target.host).is_some();
+            let certified = rules.is_some_and(|rules| rules.tls);
             (route.cloned(), redirects::Host { certified: certified && self.https_port.is_some() })
         };
         let route = route.ok_or(Answer::status(404))?;
@@ -177,11 +207,12 @@ impl ProxyHttp for IngressProxy {
     type CTX = RequestState;
 
     fn new_ctx(&self) -> RequestState {
-        header_deadline::request_started();
         RequestState {
             _counted: request_begun(),
             started: Instant::now(),
             connection: Connection::default(),
+            in_flight: None,
+            client_certificate: None,
             forwarded: headers::Forwarded::default(),
             route: None,
             upstream_target: None,
@@ -203,6 +234,7 @@ impl ProxyHttp for IngressProxy {
         state: &mut RequestState,
     ) -> Result<bool> {
         state.connection = Connection::of(session);
+        self.begin(session, state);
         state.forwarded = self.trust.read(session.req_header(), &state.connection);
         match self.admit(session, state).await {
             Ok(()) => {
@@ -257,6 +289,7 @@ impl ProxyHttp for IngressProxy {
         if let Some(target) = &state.upstream_target {
             upstream.set_raw_path(target)?;
         }
+        client_certificate::write(upstream, state)?;
         if route.settings.upstream.http_1_0 {
             upstream::speak_1_0(upstream)?;
         }
@@ -394,7 +427,6 @@ impl ProxyHttp for IngressProxy {
         error: Option<&Error>,
         state: &mut RequestState,
     ) {
-        header_deadline::request_ended();
         if let Some(route) = &state.route {
             state.attempts.finish(route);
         }

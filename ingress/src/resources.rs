@@ -13,6 +13,7 @@ use crate::annotations::values::Refusal;
 use crate::objects::{ObjectKey, World};
 use crate::options::Options;
 use crate::rates::Clients;
+use crate::tls::client_auth::ClientAuth;
 use crate::translate::Policy;
 use authority::Authority;
 use http::{HeaderName, HeaderValue};
@@ -31,6 +32,8 @@ pub struct Resources {
     pub authority: Option<Arc<Authority>>,
     /// The clients it limits.
     pub clients: Option<Arc<Clients>>,
+    /// What `auth-tls-*` ask of clients.
+    pub client_auth: Option<Arc<ClientAuth>>,
     /// TLS with endpoints.
     pub upstream_tls: Option<Arc<EndpointTls>>,
 }
@@ -65,6 +68,9 @@ impl Resources {
         if settings.limits.by_client() {
             resources.clients = Some(policy.zones.clients_of(ingress));
         }
+        let (client_auth, refusal) = ClientAuth::resolve(&settings.tls, world);
+        resources.client_auth = client_auth;
+        refused.extend(refusal);
         match upstream_tls::resolve(&settings.upstream.tls, world) {
             Ok(tls) => resources.upstream_tls = tls,
             Err(refusal) => refused.push(refusal),

@@ -8,12 +8,13 @@ use crate::annotations::Settings;
 use crate::annotations::limits::Limits;
 use crate::annotations::redirects::Redirects;
 use crate::balance;
-use crate::certificates::{Certificate, CertificateError};
+use crate::certificates::{Certificate, CertificateError, SnapshotResolver};
 use crate::class::ClassSelection;
 use crate::controller::Controller;
+use crate::handover::{HandoverError, Inheritance, Succession, Successor};
 use crate::htpasswd::Verifier;
 use crate::http_client::HttpClient;
-use crate::listener::{self, BindError, Connections};
+use crate::listener::{self, App, BindError, Connections, Edge};
 use crate::metrics::{Identity, Metrics};
 use crate::objects::ObjectKey;
 use crate::options::config_map::ConfigMapOptions;
@@ -24,6 +25,7 @@ use crate::report::Reporter;
 use crate::snapshot::Snapshot;
 use crate::source::{api::ApiSource, files};
 use crate::status_server::{self, StatusServer};
+use crate::tls::policy::TlsContext;
 use crate::translate::{Index, Policy};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -34,12 +36,14 @@ pub use reporting::ReportingConfig;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Where objects come from.
 pub enum Source {
@@ -86,10 +90,14 @@ pub struct Config {
     pub ssl_redirect: bool,
     /// The port named in redirects to https; `None` names none.
     pub https_redirect_port: Option<u16>,
+    /// Honour `ssl-passthrough`.
+    pub ssl_passthrough: bool,
     /// Default limit of request bodies in bytes; 0 is none.
     pub body_size_max: u64,
-    /// Networks of proxies whose forwarded headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    /// Networks of proxies in front; empty for all.
+    pub proxies: Vec<IpNet>,
+    /// Believe the forwarded headers of those.
+    pub forwarded_headers: bool,
     /// Events, statuses and the election.
     pub reporting: ReportingConfig,
     /// The access log.
@@ -98,8 +106,14 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// From then to cutting what is still open.
     pub drain_timeout: Duration,
-    /// How long a client may take to send a request's header, waiting for it included.
+    /// How long a client may take to send the header of a request.
     pub header_timeout: Duration,
+    /// Connections of clients, in all; what is more waits to be accepted.
+    pub connections_max: usize,
+    /// Where a new process comes for the listening sockets of a running one.
+    pub upgrade_socket: Option<PathBuf>,
+    /// Every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// Idle connections kept to endpoints.
     pub upstream_keepalive_connections: usize,
 }
@@ -110,6 +124,12 @@ pub enum RunError {
     /// A socket.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The sockets of a running process.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// A socket for the process after this one.
+    #[error("copying a listening socket: {0}")]
+    Copy(#[source] io::Error),
     /// The fake certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -133,55 +153,71 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let ready = Arc::new(AtomicBool::new(false));
     let policy = policy(&config)?;
-    let http: Vec<_> =
-        config.http.iter().map(|address| listener::bind(*address)).collect::<Result<_, _>>()?;
-    let https: Vec<_> =
-        config.https.iter().map(|address| listener::bind(*address)).collect::<Result<_, _>>()?;
-    let status = listener::bind(config.status)?;
-    let acceptor = listener::tls_acceptor(snapshot.clone())?;
+    let Sockets { http, https, status, inheritance, legacy } = Sockets::open(&config).await?;
     let access_log = AccessLog::stdout().map_err(RunError::AccessLog)?;
-    let proxy = proxy(&config, snapshot.clone(), metrics.clone(), access_log.clone())?;
-    let proxy = Arc::new(proxy);
+    let edge = edge(&config, &snapshot, &metrics, access_log.clone())?;
 
     tokio::spawn(balance::names::keep_resolved(snapshot.clone()));
     tokio::spawn(balance::probes::keep_probed(snapshot.clone(), HttpClient::new()?));
     let status_server = StatusServer { ready: ready.clone(), metrics: metrics.clone() };
-    tokio::spawn(status_server::serve(status, status_server));
+    let serve_status = status_server::serve(status, status_server);
+    // One that is inherited is served by the process before this one until now.
+    let early = !inheritance.has_predecessor();
+    let (mut status_task, mut serve_status) = (None, Some(serve_status));
+    if early {
+        status_task = serve_status.take().map(tokio::spawn);
+    }
     let reporting = start_controller(&config, policy, snapshot, ready.clone(), metrics);
 
     // Listeners open before the first snapshot: clients wait in the backlog instead of being refused.
     let (begin_drain, draining) = watch::channel(false);
     let (alive, ended) = mpsc::channel(1);
-    let connections =
-        Connections { draining, _alive: alive, header_timeout: config.header_timeout };
+    let connections = Connections { draining, _alive: alive };
     let gate = tokio::spawn(wait_until_ready(ready.clone()));
     let mut accepting = tokio::task::JoinSet::new();
-    let plain = http.into_iter().map(|listener| (listener, None));
-    let secure = https.into_iter().map(|listener| (listener, Some(acceptor.clone())));
+    let plain = http.into_iter().map(|listener| (listener, false));
+    let secure = https.into_iter().map(|listener| (listener, true));
     let all: Vec<_> = plain.chain(secure).collect();
     let mut shutdown = std::pin::pin!(shutdown);
     tokio::select! {
         _ = gate => {}
         () = &mut shutdown => return Ok(()),
     }
-    for (listener, tls) in all {
-        accepting.spawn(listener::serve(listener, tls, proxy.clone(), connections.clone()));
+    for (listener, secure) in all {
+        accepting.spawn(listener::serve(listener, secure, edge.clone(), connections.clone()));
     }
     drop(connections);
 
-    shutdown.await;
-    ready.store(false, Ordering::Relaxed);
+    let status_task = status_task.or_else(|| serve_status.take().map(tokio::spawn));
+    let succession = succeed(config.upgrade_socket.as_deref(), inheritance, legacy).await;
+
+    let successor = tokio::select! {
+        () = &mut shutdown => None,
+        successor = taken_over(succession) => Some(successor),
+    };
+    let taken_over = successor.is_some();
     // Beside the rest: others need not wait for connections of ours to learn that we go.
     let told = tokio::spawn(async move {
-        if let Some(reporting) = reporting {
-            reporting.stop().await;
+        match reporting {
+            Some(reporting) if taken_over => reporting.hand_over().await,
+            Some(reporting) => reporting.stop().await,
+            None => {}
         }
     });
-    tracing::info!(delay_s = config.shutdown_delay.as_secs(), "shutting down");
-    tokio::time::sleep(config.shutdown_delay).await;
+    if taken_over {
+        tracing::info!("a new process takes over");
+        status_task.inspect(tokio::task::JoinHandle::abort);
+    } else {
+        ready.store(false, Ordering::Relaxed);
+        tracing::info!(delay_s = config.shutdown_delay.as_secs(), "shutting down");
+        tokio::time::sleep(config.shutdown_delay).await;
+    }
     begin_drain.send_replace(true);
     accepting.join_all().await;
-    listener::drain(&proxy, ended, config.drain_timeout).await;
+    if let Some(successor) = successor {
+        successor.release().await;
+    }
+    listener::drain(ended, drain_timeout(&edge)).await;
     if let Err(error) = told.await {
         tracing::warn!("telling the cluster: {error}");
     }
@@ -189,10 +225,72 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     Ok(())
 }
 
+/// The listening sockets, and where they came from.
+struct Sockets {
+    http: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+    status: TcpListener,
+    inheritance: Inheritance,
+    /// The same once more, for a process that comes after this one.
+    legacy: Vec<OwnedFd>,
+}
+
+impl Sockets {
+    async fn open(config: &Config) -> Result<Sockets, RunError> {
+        let mut inheritance = match &config.upgrade_socket {
+            Some(path) => Inheritance::ask(path).await?,
+            None => Inheritance::default(),
+        };
+        let mut legacy = Vec::new();
+        let mut open = |address: &SocketAddr| -> Result<TcpListener, RunError> {
+            let inherited = inheritance.take(*address);
+            let socket = inherited.map_or_else(|| listener::bind(*address), Ok)?;
+            if config.upgrade_socket.is_some() {
+                legacy.push(socket.as_fd().try_clone_to_owned().map_err(RunError::Copy)?);
+            }
+            Ok(socket)
+        };
+        let http = config.http.iter().map(&mut open).collect::<Result<_, _>>()?;
+        let https = config.https.iter().map(&mut open).collect::<Result<_, _>>()?;
+        let status = open(&config.status)?;
+        Ok(Sockets { http, https, status, inheritance, legacy })
+    }
+}
+
+/// Lets the process before this one end, and is ready for the one after it.
+async fn succeed(
+    path: Option<&Path>,
+    inheritance: Inheritance,
+    legacy: Vec<OwnedFd>,
+) -> Option<Succession> {
+    let path = path?;
+    if let Err(error) = inheritance.complete(path).await {
+        tracing::warn!("{error}");
+    }
+    match Succession::open(path, legacy) {
+        Ok(succession) => Some(succession),
+        Err(error) => {
+            tracing::error!("this process cannot be upgraded in place: {error}");
+            None
+        }
+    }
+}
+
+async fn taken_over(succession: Option<Succession>) -> Successor {
+    match succession {
+        Some(succession) => succession.taken_over().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn wait_until_ready(ready: Arc<AtomicBool>) {
     while !ready.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+fn drain_timeout(edge: &Edge) -> Duration {
+    edge.snapshot.load().options.connections.drain_timeout
 }
 
 /// Who this is in metrics: what the pod's environment says, as ingress-nginx reads it.
@@ -228,24 +326,22 @@ fn policy(config: &Config) -> Result<Policy, CertificateError> {
         default_certificate: config.default_ssl_certificate.as_ref().map(key),
         fake_certificate: Arc::new(Certificate::fake()?),
         zones: Arc::default(),
+        ssl_passthrough: config.ssl_passthrough,
     })
 }
 
 /// What flags say about the whole controller.
 fn options(config: &Config) -> Options {
     let defaults = Options::default();
-    let trusts = !config.trusted_proxies.is_empty();
+    let proxies = Some(config.proxies.clone()).filter(|proxies| !proxies.is_empty());
     Options {
         forwarded: ForwardedOptions {
-            trusted: trusts,
-            proxies: if trusts {
-                config.trusted_proxies.clone()
-            } else {
-                defaults.forwarded.proxies
-            },
+            trusted: config.forwarded_headers,
+            proxies: proxies.unwrap_or(defaults.forwarded.proxies),
             ..defaults.forwarded
         },
         connections: ConnectionOptions {
+            proxy_protocol: config.proxy_protocol,
             header_timeout: config.header_timeout,
             drain_timeout: config.drain_timeout,
             ..defaults.connections
@@ -269,6 +365,23 @@ fn options(config: &Config) -> Options {
     }
 }
 
+/// What connections of clients need.
+fn edge(
+    config: &Config,
+    snapshot: &Arc<ArcSwap<Snapshot>>,
+    metrics: &Arc<Metrics>,
+    access_log: AccessLog,
+) -> Result<Arc<Edge>, RunError> {
+    let proxy = Arc::new(proxy(config, snapshot.clone(), metrics.clone(), access_log)?);
+    Ok(Arc::new(Edge {
+        snapshot: snapshot.clone(),
+        app: Arc::new(App::new(proxy, snapshot.clone())),
+        tls: TlsContext::new(SnapshotResolver(snapshot.clone()))?,
+        metrics: metrics.clone(),
+        room: Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS))),
+    }))
+}
+
 fn proxy(
     config: &Config,
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -277,7 +390,9 @@ fn proxy(
 ) -> Result<HttpProxy<IngressProxy>, RunError> {
     let ingress = IngressProxy {
         snapshot,
-        trust: ForwardedTrust { proxies: config.trusted_proxies.clone() },
+        trust: ForwardedTrust {
+            proxies: if config.forwarded_headers { config.proxies.clone() } else { Vec::new() },
+        },
         https_redirect_port: config.https_redirect_port,
         https_port: config.https.first().map(SocketAddr::port),
         metrics,

@@ -11,9 +11,9 @@ mod hosts;
 mod problems;
 mod tls;
 
-use crate::annotations::Settings;
+use crate::annotations::{PREFIX, Settings};
 use crate::balance::Backend;
-use crate::certificates::Certificate;
+use crate::certificates::{Certificate, HostTls};
 use crate::class::ClassSelection;
 use crate::objects::{Kind, ObjectKey, Touched, World};
 use crate::options::Options;
@@ -32,7 +32,7 @@ pub use problems::ProblemChanges;
 use problems::{Problems, Source};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use tls::{Certificates, TlsShare};
+use tls::{Certificates, HostDemands, Policies, TlsShare};
 
 /// What flags and the ConfigMap of options say about translation.
 #[derive(Clone, Debug)]
@@ -55,6 +55,8 @@ pub struct Policy {
     pub fake_certificate: Arc<Certificate>,
     /// Clients that are limited; they outlive translations.
     pub zones: Arc<Zones>,
+    /// `ssl-passthrough` is honoured (`--enable-ssl-passthrough`).
+    pub ssl_passthrough: bool,
 }
 
 impl Policy {
@@ -69,6 +71,7 @@ impl Policy {
             default_backend: None,
             default_certificate: None,
             fake_certificate,
+            ssl_passthrough: true,
             zones: Arc::default(),
         }
     }
@@ -125,6 +128,7 @@ pub struct Index {
     named_changed: bool,
     backends: Backends,
     certificates: Certificates,
+    tls_policies: Policies,
     expressions: Expressions,
     hosts: HashMap<Arc<str>, Host>,
     aliases: Aliases,
@@ -155,6 +159,7 @@ impl Index {
             named_changed: true,
             backends: Backends::default(),
             certificates: Certificates::default(),
+            tls_policies: Policies::default(),
             expressions: Expressions::default(),
             hosts: HashMap::new(),
             aliases: Aliases::default(),
@@ -372,6 +377,7 @@ impl Index {
 
     /// Makes the changes that were taken in effective.
     pub fn update(&mut self, now: Timestamp) -> Update {
+        self.certificates.set_clock(now);
         if std::mem::take(&mut self.pending.policy) {
             self.update_policy(now);
         }
@@ -407,7 +413,7 @@ impl Index {
             self.certificates.acquire(&secret, &own);
             self.update_default_certificate(now);
         } else {
-            self.snapshot.certificates.fallback = Some(self.policy.fake_certificate.clone());
+            self.set_fallback(self.policy.fake_certificate.clone());
         }
         self.snapshot.options = self.policy.options.clone();
         self.problems.set(Source::Policy, self.policy.option_problems.clone());
@@ -445,9 +451,20 @@ impl Index {
         };
         let certificate = self.certificates.certificate(&self.world, secret, now);
         let certificate = certificate.unwrap_or_else(|| self.policy.fake_certificate.clone());
-        self.snapshot.certificates.fallback = Some(certificate);
         let found = self.certificates.problem(secret, Kind::Secret, secret, "");
         self.problems.set(Source::DefaultCertificate, found.into_iter().collect());
+        self.set_fallback(certificate);
+    }
+
+    /// Sets what serves names of no host.
+    fn set_fallback(&mut self, certificate: Arc<Certificate>) {
+        let nothing = HostDemands::default();
+        self.snapshot.certificates.fallback = Some(Arc::new(HostTls {
+            certificates: vec![certificate],
+            policy: self.tls_policies.of(&self.policy.options.tls, &nothing),
+            client_auth: None,
+            passthrough: None,
+        }));
     }
 
     /// Looks at Secrets again that changed or expired.
@@ -485,10 +502,15 @@ impl Index {
         let touched = self.certificates.replace(Some((order, &entry.tls)), Some((order, &share)));
         self.pending.names.extend(touched);
         self.pending.names.extend(Certificates::hosts_of(&share).cloned());
-        let found = match main {
+        let mut found = match main {
             true => self.certificates.problems(&entry.key, &entry.ingress),
             false => Vec::new(),
         };
+        if entry.parsed.settings.tls.passthrough && !self.policy.ssl_passthrough {
+            let field = format!("metadata.annotations[{PREFIX}ssl-passthrough]");
+            let why = "has no effect: the controller runs without --enable-ssl-passthrough";
+            found.push(Problem::error(Kind::Ingress, &entry.key, field, why));
+        }
         self.problems.set(Source::Certificates(entry.key.clone()), found);
         entry.tls = share;
     }
@@ -556,8 +578,7 @@ impl Index {
             let Some(host) = self.hosts.get_mut(&name) else {
                 continue;
             };
-            let (_, tls) = self.certificates.of_host(&name);
-            host.build(&name, tls, &mut self.expressions, &mut self.problems);
+            host.build(&name, &mut self.expressions, &mut self.problems);
             names.extend(self.aliases.replace(&name, host.aliases()));
             names.extend(www_partner(&name));
             if host.is_empty() {
@@ -587,7 +608,8 @@ impl Index {
     fn update_name(&mut self, name: &Arc<str>) {
         let mut found = Vec::new();
         let own = self.hosts.get(name).and_then(Host::routes);
-        let (mut certificate, _) = self.certificates.of_host(name);
+        let mut certificates = self.certificates.of_host(name);
+        let mut demands = self.hosts.get(name).map(Host::tls_demands).unwrap_or_default();
         let mut routes = own.cloned();
         let partner = www_partner(name);
         let partner = partner.and_then(|partner| self.hosts.get_key_value(&partner));
@@ -602,8 +624,8 @@ impl Index {
             } else {
                 let www_redirect = Some(partner.clone());
                 routes = Some(HostRoutes { www_redirect, ..HostRoutes::default() });
-                let (shared, _) = self.certificates.of_host(partner);
-                certificate = certificate.or(shared.filter(|shared| shared.covers(name)));
+                certificates = self.certificates.of_host(partner);
+                certificates.retain(|shared| shared.covers(name));
             }
         }
         for (order, host) in self.aliases.of(name).filter(|(_, host)| host != name) {
@@ -614,7 +636,8 @@ impl Index {
                 }
                 (Ok(()), None) => {
                     routes = self.hosts.get(host).and_then(Host::routes).cloned();
-                    certificate = certificate.or_else(|| self.certificates.of_host(host).0);
+                    certificates = self.certificates.of_host(host);
+                    demands = self.hosts.get(host).map(Host::tls_demands).unwrap_or_default();
                     continue;
                 }
             };
@@ -622,8 +645,19 @@ impl Index {
             found.push(Problem::error(Kind::Ingress, order.ingress(), field, why));
         }
         self.problems.set(Source::Name(name.clone()), found);
+        demands.passthrough &= self.policy.ssl_passthrough;
+        let root = routes.as_ref().filter(|_| demands.passthrough);
+        let root = root.and_then(|routes| routes.matcher.find(b"/").or(routes.fallback.as_ref()));
+        let passthrough = root.map(|route| route.backend.clone());
+        let nothing = certificates.is_empty() && demands.is_empty();
+        let tls = (!nothing).then(|| HostTls {
+            certificates,
+            policy: self.tls_policies.of(&self.policy.options.tls, &demands),
+            client_auth: demands.client_auth,
+            passthrough,
+        });
+        self.snapshot.certificates.set(name, tls.map(Arc::new));
         self.snapshot.set_host(name, routes.map(Arc::new));
-        self.snapshot.certificates.set(name, certificate);
     }
 }
 

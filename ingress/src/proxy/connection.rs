@@ -1,14 +1,16 @@
 //! What is known of the connection a request came on.
 
+use crate::listener::link::Link;
 use pingora::proxy::Session;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// The client's connection.
 #[derive(Clone, Debug)]
 pub struct Connection {
     /// The other end.
     pub peer: IpAddr,
-    /// Our port.
+    /// The port the client connected to.
     pub port: u16,
     /// The client speaks TLS with us.
     pub tls: bool,
@@ -21,15 +23,18 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// The connection of a request.
+    /// The connection of a request, as far as requests differ by it.
     pub fn of(session: &Session) -> Connection {
-        let peer = session.client_addr().and_then(|address| address.as_inet());
-        let local = session.server_addr().and_then(|address| address.as_inet());
-        let none = Connection::default();
-        Connection {
-            peer: peer.map_or(none.peer, |address| address.ip().to_canonical()),
-            port: local.map_or(0, |address| address.port()),
-            tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
-        }
+        link(session).map_or_else(Connection::default, |link| Connection {
+            peer: link.peer.ip(),
+            port: link.local.port(),
+            tls: link.tls.is_some() || link.tls_in_front,
+        })
     }
+}
+
+/// What lives as long as the connection of a request.
+pub fn link(session: &Session) -> Option<&Arc<Link>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<Arc<Link>>()
 }

@@ -79,6 +79,14 @@ impl Reporting {
         (reporting, Desk { findings, sync_events: options.sync_events, board, source })
     }
 
+    /// Stops them for a process that goes on with the same: statuses stay as they are.
+    pub async fn hand_over(mut self) {
+        if let Some((_stop, task)) = self.statuses.take() {
+            task.abort();
+        }
+        self.stop().await;
+    }
+
     /// Stops them: statuses first, as only the leader may write them, then the election.
     pub async fn stop(self) {
         for (stop, task) in [self.statuses, self.election].into_iter().flatten() {

@@ -4,6 +4,7 @@
 use super::compile::{CanaryClaim, Claim, Order, PathKey, Share};
 use super::expressions::Expressions;
 use super::problems::{Problems, Source};
+use super::tls::HostDemands;
 use crate::matcher::expression::Expression;
 use crate::matcher::{ExpressionMatcher, Matcher, PathMatcher, PathType};
 use crate::objects::{Kind, ObjectKey};
@@ -136,6 +137,11 @@ impl Host {
         Some((order, &first.server_aliases))
     }
 
+    /// What its Ingresses say of TLS.
+    pub fn tls_demands(&self) -> HostDemands {
+        HostDemands::of(self.mains().map(|(_, share)| (&share.settings.tls, &*share.resources)))
+    }
+
     /// The Ingress that wants clients to be sent here from the host with or without `www.`.
     pub fn wants_www(&self) -> Option<&Arc<ObjectKey>> {
         let mut wants = self
@@ -148,7 +154,6 @@ impl Host {
     pub fn build(
         &mut self,
         name: &Arc<str>,
-        named_for_tls: bool,
         expressions: &mut Expressions,
         problems: &mut Problems,
     ) {
@@ -198,8 +203,7 @@ impl Host {
         built.routes.fallback = root_canary.or_else(|| root.clone());
         built.root = root;
         // Nobody asks for a host without a name, so no certificate is for it.
-        built.routes.tls =
-            !name.is_empty() && (named_for_tls || self.mains().any(|(_, share)| share.tls));
+        built.routes.tls = !name.is_empty() && self.mains().any(|(_, share)| share.tls);
         built.routes.app_root =
             self.mains().find_map(|(_, share)| share.settings.redirects.app_root.clone());
         problems.set(Source::Host(name.clone()), self.disagreements(name));

@@ -25,6 +25,7 @@ fn policy() -> Policy {
         default_certificate: None,
         fake_certificate: Arc::new(Certificate::fake().unwrap()),
         zones: Arc::default(),
+        ssl_passthrough: false,
     }
 }
 
@@ -34,7 +35,7 @@ fn run(manifests: &str) -> Index {
 
 fn run_with(policy: Policy, manifests: &str) -> Index {
     let mut index = Index::new(policy);
-    change(&mut index, manifests, Timestamp::UNIX_EPOCH);
+    change(&mut index, manifests, now());
     index
 }
 
@@ -42,6 +43,11 @@ fn run_with(policy: Policy, manifests: &str) -> Index {
 fn change(index: &mut Index, manifests: &str, now: Timestamp) -> Update {
     index.apply([everything(manifests)]);
     index.update(now)
+}
+
+/// Within the validity of the certificates rcgen makes.
+fn now() -> Timestamp {
+    "2020-01-01T00:00:00Z".parse().unwrap()
 }
 
 /// Asks the snapshot about `host/path` pairs and prints the answers, then the problems.
@@ -350,6 +356,69 @@ fn tls(name: &str, host: &str, secret: &str) -> String {
     )
 }
 
+/// The certificates a host has of its own.
+fn certificates(snapshot: &Snapshot, host: &str) -> Vec<Arc<Certificate>> {
+    let own = snapshot.certificates.get(host);
+    own.map(|tls| tls.certificates.clone()).unwrap_or_default()
+}
+
+/// A certificate for a name, valid from one year's beginning to another's.
+fn made(name: &str, from: i32, until: i32) -> (String, String) {
+    let mut params = rcgen::CertificateParams::new(vec![name.to_string()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(from, 1, 1);
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn a_host_has_the_certificates_of_all_its_ingresses() {
+    let (one, two) = (made("a.example", 2000, 2030), made("a.example", 2010, 2040));
+    let (other, wild) = (made("b.example", 2000, 2030), made("*.wild.example", 2000, 2030));
+    let named_by_certificate =
+        tls("wild", "c.wild.example", "wild").replace("hosts: [c.wild.example], ", "");
+    let manifests = [
+        WEB.to_string(),
+        tls("a-one", "a.example", "one"),
+        tls("b-two", "a.example", "two"),
+        tls("c-other", "c.example", "other"),
+        named_by_certificate,
+        secret("one", &one.0, &one.1),
+        secret("two", &two.0, &two.1),
+        secret("other", &other.0, &other.1),
+        secret("wild", &wild.0, &wild.1),
+    ];
+    let mut index = run(&manifests.concat());
+    let ends = |index: &Index, host: &str| {
+        let years = certificates(&index.snapshot, host).into_iter();
+        years.map(|c| c.not_after.to_string()[..4].to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(ends(&index, "a.example"), "2030 2040");
+    assert_eq!(ends(&index, "c.wild.example"), "2030");
+    assert_eq!(ends(&index, "c.example"), "");
+    let problems = |index: &Index| {
+        let found = index.problems().map(|problem| problem.to_string());
+        found.filter(|text| text.contains("certificate")).collect::<Vec<_>>().join("\n")
+    };
+    expect![[r#"
+        Ingress shop/c-other: spec.tls[0].secretName: the certificate is for b.example and does not serve c.example"#]]
+    .assert_eq(&problems(&index));
+    // Time passes: what is out of date comes last, and is told of some days before.
+    index.update("2029-12-25T00:00:00Z".parse().unwrap());
+    assert!(problems(&index).contains("shop/one: the certificate expires at 2030"));
+    assert_eq!(ends(&index, "a.example"), "2030 2040");
+    index.update("2030-01-02T00:00:00Z".parse().unwrap());
+    assert!(problems(&index).contains("shop/one: the certificate expired at 2030"));
+    assert_eq!(ends(&index, "a.example"), "2040 2030");
+    let early = made("a.example", 2050, 2060);
+    let early = manifests
+        .concat()
+        .replace(&serde_json::json!(one.0).to_string(), &serde_json::json!(early.0).to_string())
+        .replace(&serde_json::json!(one.1).to_string(), &serde_json::json!(early.1).to_string());
+    change(&mut index, &early, "2030-01-03T00:00:00Z".parse().unwrap());
+    assert!(problems(&index).contains("shop/one: the certificate is not valid before 2050"));
+}
+
 #[test]
 fn a_broken_certificate_is_reported_and_the_old_one_kept() {
     let made = rcgen::generate_simple_self_signed(vec!["a.example".to_string()]).unwrap();
@@ -363,14 +432,14 @@ fn a_broken_certificate_is_reported_and_the_old_one_kept() {
         )
     };
     let mut index = run(&with(&chain));
-    let good = index.snapshot.certificates.get("a.example").unwrap().clone();
+    let good = certificates(&index.snapshot, "a.example").remove(0);
     assert_eq!(good.names, ["a.example"]);
-    assert!(index.snapshot.certificates.get("b.example").is_none());
+    assert!(certificates(&index.snapshot, "b.example").is_empty());
     let host: &Arc<HostRoutes> = index.snapshot.host("b.example").unwrap();
     assert!(host.tls, "redirected to https although the certificate is missing");
 
-    let update = change(&mut index, &with("broken"), Timestamp::UNIX_EPOCH);
-    assert!(Arc::ptr_eq(update.snapshot.certificates.get("a.example").unwrap(), &good));
+    let update = change(&mut index, &with("broken"), now());
+    assert!(Arc::ptr_eq(&certificates(&update.snapshot, "a.example")[0], &good));
     assert_eq!((update.problems.new.len(), update.problems.gone.len()), (1, 0));
     let text: String = index.problems().map(|problem| format!("{problem}\n")).collect();
     expect![[r#"
@@ -378,9 +447,8 @@ fn a_broken_certificate_is_reported_and_the_old_one_kept() {
         Ingress shop/two: spec.tls[0].secretName: Secret shop/none does not exist; the default certificate is served
     "#]]
     .assert_eq(&text);
-    let update = change(&mut index, &with(&chain), Timestamp::UNIX_EPOCH);
-    let same = update.snapshot.certificates.get("a.example").unwrap();
-    assert!(Arc::ptr_eq(same, &good), "parsed once");
+    let update = change(&mut index, &with(&chain), now());
+    assert!(Arc::ptr_eq(&certificates(&update.snapshot, "a.example")[0], &good), "parsed once");
 
     let late: Timestamp = "9999-01-01T00:00:00Z".parse().unwrap();
     let expired = index.update(late).problems.new;
@@ -395,7 +463,7 @@ fn only_named_secrets_of_our_ingresses_are_wanted() {
     let wanted: Vec<String> =
         index.take_named().unwrap().iter().map(|(_, key)| key.to_string()).collect();
     assert_eq!(wanted, ["shop/mine"]);
-    change(&mut index, "", Timestamp::UNIX_EPOCH);
+    change(&mut index, "", now());
     assert!(index.take_named().unwrap().is_empty() && index.take_named().is_none());
 }
 
@@ -411,11 +479,11 @@ fn a_backend_survives_a_change() {
         index.snapshot.backends.values().next().unwrap().clone()
     };
     let first = backend(&index);
-    let update = change(&mut index, &rules, Timestamp::UNIX_EPOCH);
+    let update = change(&mut index, &rules, now());
     assert!(Arc::ptr_eq(&backend(&index), &first) && update.endpoint_changes.is_empty());
     let fewer = rules.replace("{addresses: [10.0.0.2]", "{addresses: [10.0.0.7]");
     assert_ne!(fewer, rules);
-    let update = change(&mut index, &fewer, Timestamp::UNIX_EPOCH);
+    let update = change(&mut index, &fewer, now());
     assert!(Arc::ptr_eq(&backend(&index), &first));
     assert_eq!(update.endpoint_changes.len(), 1);
 }

@@ -1,13 +1,23 @@
-//! Certificates: which Secret serves which host, and what happens to broken ones.
+//! TLS of hosts: which Secret serves which host, what happens to broken ones, what is demanded of clients.
 
 use super::compile::Order;
+use crate::annotations::tls::Tls;
 use crate::certificates::{Certificate, secret_digest};
 use crate::objects::{Kind, ObjectKey, World};
+use crate::options::TlsOptions;
 use crate::problem::{Problem, Severity};
-use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::Ingress;
+use crate::resources::Resources;
+use crate::tls::ciphers;
+use crate::tls::client_auth::ClientAuth;
+use crate::tls::policy::{Demands, TlsPolicy};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::networking::v1::{Ingress, IngressSpec, IngressTLS};
+use rustls::CipherSuite;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+/// ingress-nginx warns this long before a certificate expires.
+const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(240);
 
 /// The certificates in use.
 #[derive(Debug, Default)]
@@ -17,8 +27,9 @@ pub struct Certificates {
     hosts: HashMap<Arc<str>, BTreeMap<(Order, usize), Option<ObjectKey>>>,
     /// What is different since this was last asked.
     changes: BTreeMap<ObjectKey, Option<Arc<Certificate>>>,
-    /// When the next certificate expires.
+    /// When the next certificate begins or ceases to be valid, or is about to.
     next_expiry: Option<Timestamp>,
+    now: Timestamp,
 }
 
 /// A Secret in use.
@@ -58,18 +69,18 @@ impl Certificates {
             let secret = name.map(|name| ObjectKey::new(&key.namespace, name));
             let certificate =
                 secret.as_ref().and_then(|secret| self.certificate(world, secret, now));
-            let mut names: Vec<String> =
-                tls.hosts.iter().flatten().map(|h| h.to_ascii_lowercase()).collect();
-            if names.is_empty() {
-                // Without hosts the certificate says itself which rules of the Ingress it serves.
-                let rules = spec.rules.iter().flatten().filter_map(|rule| rule.host.as_ref());
-                names = rules
-                    .map(|host| host.to_ascii_lowercase())
-                    .filter(|host| certificate.as_ref().is_some_and(|c| c.covers(host)))
-                    .collect();
-            }
-            for name in names {
-                share.hosts.insert((name.into(), at), secret.clone());
+            for name in rule_hosts(spec) {
+                // As in ingress-nginx: where no section names a host, certificates do.
+                let taken = match names_host(tls, &name) {
+                    true => true,
+                    false => {
+                        certificate.as_ref().is_some_and(|c| c.covers(&name))
+                            && !spec.tls.iter().flatten().any(|tls| names_host(tls, &name))
+                    }
+                };
+                if taken {
+                    share.hosts.insert((name.into(), at), secret.clone());
+                }
             }
             share.secrets.extend(secret);
         }
@@ -185,10 +196,9 @@ impl Certificates {
     fn load(&mut self, world: &World, secret: &ObjectKey, now: Timestamp) -> bool {
         let state = self.secrets.entry(secret.clone()).or_default();
         let (certificate, fault) = read(world, secret, state.certificate.as_ref(), now);
-        if let Some(certificate) = certificate.as_ref().filter(|c| c.not_after > now) {
-            let next = self.next_expiry.unwrap_or(Timestamp::MAX).min(certificate.not_after);
-            self.next_expiry = Some(next);
-        }
+        let times = certificate.iter().flat_map(|c| [c.not_before, expires_soon(c), c.not_after]);
+        let times = times.filter(|time| *time > now);
+        self.next_expiry = self.next_expiry.into_iter().chain(times).min();
         let same = match (&certificate, &state.certificate) {
             (None, None) => true,
             (Some(new), Some(old)) => Arc::ptr_eq(new, old),
@@ -202,13 +212,25 @@ impl Certificates {
         different
     }
 
-    /// The certificate of a host, and whether it is named at all.
-    pub fn of_host(&self, host: &str) -> (Option<Arc<Certificate>>, bool) {
-        let Some(named) = self.hosts.get(host) else {
-            return (None, false);
-        };
-        let secrets = named.values().flatten().filter_map(|secret| self.secrets.get(secret));
-        (secrets.filter_map(|state| state.certificate.clone()).next(), true)
+    /// The certificates of a host, those of older Ingresses first but none that is out of date before one
+    /// that is not.
+    pub fn of_host(&self, host: &str) -> Vec<Arc<Certificate>> {
+        let named = self.hosts.get(host).into_iter().flat_map(BTreeMap::values).flatten();
+        let states = named.filter_map(|secret| self.secrets.get(secret));
+        let mut found: Vec<Arc<Certificate>> = Vec::new();
+        for certificate in states.filter_map(|state| state.certificate.as_ref()) {
+            let known = found.iter().any(|known| Arc::ptr_eq(known, certificate));
+            if !known && certificate.covers(host) {
+                found.push(certificate.clone());
+            }
+        }
+        found.sort_by_key(|certificate| !certificate.is_valid(self.now));
+        found
+    }
+
+    /// Sets the time by which certificates are valid or not.
+    pub fn set_clock(&mut self, now: Timestamp) {
+        self.now = now;
     }
 
     /// The hosts whose certificate may come from a Secret that an Ingress names.
@@ -224,7 +246,31 @@ impl Certificates {
             let secret = ObjectKey::new(&key.namespace, name);
             self.problem(&secret, Kind::Ingress, key, &format!("spec.tls[{at}].secretName"))
         });
-        problems.collect()
+        problems.chain(self.uncovered(key, ingress)).collect()
+    }
+
+    /// Hosts a section names and its certificate does not cover.
+    fn uncovered(&self, key: &ObjectKey, ingress: &Ingress) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let Some(spec) = &ingress.spec else {
+            return found;
+        };
+        for (at, tls) in spec.tls.iter().flatten().enumerate() {
+            let secret = tls.secret_name.as_ref().map(|name| ObjectKey::new(&key.namespace, name));
+            let state = secret.and_then(|secret| self.secrets.get(&secret));
+            let Some(certificate) = state.and_then(|state| state.certificate.as_ref()) else {
+                continue;
+            };
+            for host in rule_hosts(spec) {
+                if names_host(tls, &host) && !certificate.covers(&host) {
+                    let names = certificate.names.join(", ");
+                    let why = format!("the certificate is for {names} and does not serve {host}");
+                    let field = format!("spec.tls[{at}].secretName");
+                    found.push(Problem::warning(Kind::Ingress, key, field, why));
+                }
+            }
+        }
+        found
     }
 
     /// What is wrong with a Secret that something names.
@@ -266,11 +312,12 @@ fn read(
     let read = unchanged
         .map_or_else(|| Certificate::from_secret(found).map(Arc::new), |old| Ok(old.clone()));
     match read {
-        Ok(new) if new.not_after > now => (Some(new), None),
-        // An older one that is still valid is kept.
         Ok(new) => {
-            let why = format!(": the certificate expired at {}", new.not_after);
-            let kept = old.filter(|old| old.not_after > now).cloned();
+            let Some(why) = validity(&new, now) else {
+                return (Some(new), None);
+            };
+            // An older one that is still valid is kept.
+            let kept = old.filter(|old| !new.is_valid(now) && old.is_valid(now)).cloned();
             (Some(kept.unwrap_or(new)), Some((Severity::Warning, why)))
         }
         Err(error) => {
@@ -280,5 +327,105 @@ fn read(
             };
             (old.cloned(), Some((Severity::Error, format!(": {error}; {kept} is served"))))
         }
+    }
+}
+
+/// The hosts of the rules of an Ingress, in lower case.
+fn rule_hosts(spec: &IngressSpec) -> impl Iterator<Item = String> {
+    let rules = spec.rules.iter().flatten().filter_map(|rule| rule.host.as_deref());
+    rules.filter(|host| !host.is_empty()).map(str::to_ascii_lowercase)
+}
+
+fn names_host(tls: &IngressTLS, name: &str) -> bool {
+    tls.hosts.iter().flatten().any(|host| host.eq_ignore_ascii_case(name))
+}
+
+/// From when on an end is worth a warning.
+fn expires_soon(certificate: &Certificate) -> Timestamp {
+    certificate.not_after.saturating_sub(EXPIRES_SOON).unwrap_or(certificate.not_after)
+}
+
+/// What there is to say about the validity of a certificate; continues the name of its Secret.
+fn validity(certificate: &Certificate, now: Timestamp) -> Option<String> {
+    let (from, until) = (certificate.not_before, certificate.not_after);
+    if until <= now {
+        return Some(format!(": the certificate expired at {until}"));
+    }
+    if from > now {
+        return Some(format!(": the certificate is not valid before {from}"));
+    }
+    (expires_soon(certificate) <= now).then(|| format!(": the certificate expires at {until}"))
+}
+
+/// What the Ingresses of a host say of TLS beside certificates. The oldest that says something decides.
+#[derive(Debug, Default)]
+pub struct HostDemands {
+    pub client_auth: Option<Arc<ClientAuth>>,
+    ciphers: Option<Vec<CipherSuite>>,
+    server_order: Option<bool>,
+    pub passthrough: bool,
+}
+
+impl HostDemands {
+    /// Of Ingresses, oldest first.
+    pub fn of<'a>(members: impl Iterator<Item = (&'a Tls, &'a Resources)>) -> HostDemands {
+        let mut demands = HostDemands::default();
+        for (at, (settings, resources)) in members.enumerate() {
+            // ingress-nginx takes it from the Ingress that makes the host.
+            demands.passthrough |= at == 0 && settings.passthrough;
+            if let Some(auth) = &resources.client_auth {
+                let broken = matches!(**auth, ClientAuth::Broken);
+                if broken || demands.client_auth.is_none() {
+                    demands.client_auth = Some(auth.clone());
+                }
+            }
+            let ciphers = settings.ciphers.as_ref().map(|selection| selection.suites.clone());
+            demands.ciphers = demands.ciphers.or(ciphers);
+            demands.server_order = demands.server_order.or(settings.prefer_server_ciphers);
+        }
+        demands
+    }
+
+    /// Nobody says anything.
+    pub fn is_empty(&self) -> bool {
+        self.client_auth.is_none()
+            && self.ciphers.is_none()
+            && self.server_order.is_none()
+            && !self.passthrough
+    }
+}
+
+/// Policies by what they are for. They last as long as a host has them, so that what is made for them
+/// is made once.
+#[derive(Debug, Default)]
+pub struct Policies {
+    known: HashMap<Demands, Weak<TlsPolicy>>,
+}
+
+impl Policies {
+    /// The policy of a host.
+    pub fn of(&mut self, options: &TlsOptions, host: &HostDemands) -> Arc<TlsPolicy> {
+        let defaults = Demands::default();
+        let suites = || {
+            let listed = options.ciphers.as_deref().and_then(|list| ciphers::select(list).ok());
+            listed.map_or(defaults.suites, |selection| selection.suites)
+        };
+        let checks = host.client_auth.as_ref().and_then(|auth| auth.checks());
+        let demands = Demands {
+            v1_2: options.v1_2,
+            v1_3: options.v1_3,
+            http2: options.http2,
+            tickets: options.session_tickets,
+            suites: host.ciphers.clone().unwrap_or_else(suites),
+            server_order: host.server_order.unwrap_or(defaults.server_order),
+            client_roots: checks.filter(|checks| checks.asks()).map(|checks| checks.roots.clone()),
+        };
+        if let Some(known) = self.known.get(&demands).and_then(Weak::upgrade) {
+            return known;
+        }
+        self.known.retain(|_, policy| policy.strong_count() > 0);
+        let policy = Arc::new(TlsPolicy::new(demands.clone()));
+        self.known.insert(demands, Arc::downgrade(&policy));
+        policy
     }
 }

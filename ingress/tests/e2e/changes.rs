@@ -39,6 +39,8 @@ fn load(
             if sent.is_err() || !complete || !text.starts_with("HTTP/1.1 200") {
                 failures.push(format!("{sent:?} {text}"));
                 stream = TcpStream::connect(address).unwrap();
+            } else if text.contains("\r\nConnection: close\r\n") {
+                stream = TcpStream::connect(address).unwrap();
             }
             done.fetch_add(1, Ordering::Relaxed);
         }

@@ -373,7 +373,7 @@ fn lines_and_names_are_read_strictly() {
             raw("GET /first%0d%0aX:%20y HTTP/1.1\r\nHost: a.example\r\n\r\n"),
             "200 200: GET /first%0d%0aX:%20y | GET /after",
         ),
-        ("the preface of HTTP/2", raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "400"),
+        ("half the preface of HTTP/2", raw("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"), "400"),
         ("TLS", raw("\x16\x03\x01\x02\0\x01\0\x01"), "400"),
     ]);
 }
