@@ -396,16 +396,18 @@ impl ProxyHttp for IngressProxy {
 
     fn response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _end_of_stream: bool,
         state: &mut RequestState,
     ) -> Result<Option<Duration>> {
-        let Some(route) = &state.route else {
-            return Ok(None);
-        };
         let piece_bytes = body.as_ref().map_or(0, Bytes::len);
-        Ok(limits::pace(&route.settings.limits, &mut state.paced, piece_bytes))
+        Ok(match &state.route {
+            // What goes through a WebSocket is no answer.
+            _ if session.was_upgraded() => None,
+            Some(route) => limits::pace(&route.settings.limits, &mut state.paced, piece_bytes),
+            None => None,
+        })
     }
 
     fn upstream_response_body_filter(

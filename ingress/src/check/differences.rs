@@ -15,6 +15,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "answers of the authority are cached in memory of each replica, not on a disk",
     ),
     (
+        "auth-type",
+        "passwords written by the old DES crypt let nobody in (their users are named); write them again with htpasswd -B",
+    ),
+    (
+        "auth-url",
+        "$host and variables of the Ingress may stand in the host of the URL, no others; the authority sees X-Forwarded-* of trusted proxies only",
+    ),
+    (
+        "limit-rate",
+        "an answer is slowed down by pieces of up to 64 kB: at a few kB a second they come rarely",
+    ),
+    (
         "use-regex",
         "expressions are those of the regex crate: no look-around and no back-references (a path with them is refused by itself)",
     ),

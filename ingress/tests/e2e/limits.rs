@@ -5,6 +5,7 @@ use crate::backend::Backend;
 use crate::harness::{Ingress, ingress, parse, wait_until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,28 +70,33 @@ fn limit_burst_multiplier_is_at_least_one() {
 }
 
 #[test]
-fn limit_whitelist_and_limit_allowlist_free_clients() {
+fn limit_whitelist_frees_clients() {
     let web = Backend::start("web");
     let rpm = "limit-rpm: 1\nlimit-burst-multiplier: 1";
     let podium = start(
         &web,
         &[
             &format!("{rpm}\nlimit-whitelist: 10.0.0.0/24"),
-            &format!("{rpm}\nlimit-allowlist: 10.0.0.0/24\nlimit-whitelist: 10.0.1.0/24"),
             &format!("{rpm}\nlimit-whitelist: 10.0.0.0/24,nonsense"),
         ],
         "",
         &BEHIND_PROXY,
     );
-    for (host, client, passed) in [
-        ("a.example", "10.0.0.1", 8),
-        ("a.example", "10.0.1.1", 2),
-        ("b.example", "10.0.0.1", 8),
-        ("b.example", "10.0.1.1", 2),
-        ("c.example", "10.0.0.1", 2),
-    ] {
+    for (host, client, passed) in
+        [("a.example", "10.0.0.1", 8), ("a.example", "10.0.1.1", 2), ("b.example", "10.0.0.1", 2)]
+    {
         assert_eq!(admitted(&podium, host, client, 8, 503), passed, "{host} {client}");
     }
+}
+
+#[test]
+fn limit_allowlist_is_the_newer_name() {
+    let web = Backend::start("web");
+    let both = "limit-rpm: 1\nlimit-burst-multiplier: 1\nlimit-allowlist: 10.0.0.0/24\n\
+                limit-whitelist: 10.0.1.0/24";
+    let podium = start(&web, &[both], "", &BEHIND_PROXY);
+    assert_eq!(admitted(&podium, "a.example", "10.0.0.1", 8, 503), 8);
+    assert_eq!(admitted(&podium, "a.example", "10.0.1.1", 8, 503), 2);
 }
 
 /// A new snapshot is not a new chance.
@@ -157,28 +163,112 @@ fn limit_connections_counts_a_websocket_until_its_end() {
     wait_until("it ended", || from(&podium, "a.example", "10.0.0.1") == 200);
 }
 
+/// As in nginx, each request of an HTTP/2 connection counts.
 #[test]
-fn limit_rate_and_limit_rate_after_slow_an_answer_down() {
+fn limit_connections_counts_requests_of_one_http_2_connection() {
+    let web = Backend::start("web");
+    let podium = start(&web, &["limit-connections: 2\nssl-redirect: false"], "", &[]);
+    let out = Command::new("h2load")
+        .args(["-n", "6", "-c", "1", "-m", "6", "--connect-to", &podium.https.to_string()])
+        .arg("https://a.example/?sleep=2000")
+        .output()
+        .expect("h2load is needed: cargo xtask setup");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(text.contains("status codes: 2 2xx, 0 3xx, 0 4xx, 4 5xx"), "{text}");
+}
+
+#[test]
+fn limit_rate_leaves_websockets_alone() {
+    let web = Backend::start("web");
+    let podium = start(&web, &["limit-rate: 1"], "", &[]);
+    let mut socket = TcpStream::connect(podium.http).unwrap();
+    let upgrade = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n";
+    socket.write_all(upgrade.as_bytes()).unwrap();
+    let mut buffer = [0; 1024];
+    let count = socket.read(&mut buffer).unwrap();
+    assert!(buffer[..count].starts_with(b"HTTP/1.1 101"));
+    // At 1 kB a second this would take most of a minute.
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut writer = socket.try_clone().unwrap();
+    let sending = thread::spawn(move || writer.write_all(&[b'x'; 50_000]).unwrap());
+    let mut echoed = vec![0; 50_000];
+    socket.read_exact(&mut echoed).unwrap();
+    assert!(echoed.iter().all(|byte| *byte == b'X'));
+    sending.join().unwrap();
+}
+
+/// Headers of 48 kB: the endpoint says what it was sent.
+fn long_answer(podium: &Ingress, host: &str) -> Duration {
+    let headers: String =
+        (0..8).map(|at| format!("X-Long-{at}: {}\r\n", "x".repeat(6000))).collect();
+    let started = Instant::now();
+    let answer = get_with(podium, host, "/", &headers);
+    assert!(answer.status == 200 && answer.body.len() > 48_000, "{}", answer.status);
+    started.elapsed()
+}
+
+#[test]
+fn limit_rate_slows_an_answer_down() {
+    let web = Backend::start("web");
+    let podium = start(&web, &["limit-rate: 16", "limit-rate: slow", "limit-rate: 0"], "", &[]);
+    // 16 kB at once, the rest at 16 kB a second.
+    assert!(long_answer(&podium, "a.example") >= Duration::from_millis(1800));
+    // Nothing is said about how fast the others are; they come whole.
+    long_answer(&podium, "b.example");
+    long_answer(&podium, "c.example");
+    assert!(
+        podium.metrics().contains("podium_ingress_problems{kind=\"Ingress\",severity=\"error\"} 1")
+    );
+}
+
+#[test]
+fn limit_rate_after_begins_later() {
     let web = Backend::start("web");
     let podium = start(
         &web,
-        &["limit-rate: 16", "limit-rate: 16\nlimit-rate-after: 1024", "limit-rate: slow"],
+        &["limit-rate: 8\nlimit-rate-after: 24", "limit-rate: 1\nlimit-rate-after: 1024"],
         "",
         &[],
     );
-    // The endpoint says what it was sent: some 48 kB. One second's worth of 16 kB comes at once.
-    let headers: String =
-        (0..8).map(|at| format!("X-Long-{at}: {}\r\n", "x".repeat(6000))).collect();
-    let took = |host: &str| {
-        let started = Instant::now();
-        let answer = get_with(&podium, host, "/", &headers);
-        assert!(answer.status == 200 && answer.body.len() > 48_000, "{}", answer.status);
-        started.elapsed()
+    // 24 kB and one second's 8 kB at once, the other 16 kB take two seconds.
+    assert!(long_answer(&podium, "a.example") >= Duration::from_millis(1800));
+    // At 1 kB a second this would take most of a minute.
+    assert!(long_answer(&podium, "b.example") < Duration::from_secs(20));
+}
+
+/// A body that says its length, and one that only turns out too long.
+#[test]
+fn proxy_body_size_is_a_megabyte_unless_told() {
+    let web = Backend::start("web");
+    let podium = start(
+        &web,
+        &["", "proxy-body-size: 1k", "proxy-body-size: 0", "proxy-body-size: big"],
+        "",
+        &[],
+    );
+    let post = |host: &str, bytes: usize| {
+        let body = "x".repeat(bytes);
+        let plain = podium.send(&format!(
+            "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n{body}"
+        ));
+        let chunked = podium.send(&format!(
+            "POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
+             {bytes:x}\r\n{body}\r\n0\r\n\r\n"
+        ));
+        assert_eq!(plain.status, chunked.status, "{host} {bytes}");
+        plain.status
     };
-    assert!(took("a.example") >= Duration::from_millis(1800), "48 kB at 16 kB a second");
-    // Nothing is said about how fast the others are; they come whole.
-    took("b.example");
-    took("c.example");
+    for (host, bytes, status) in [
+        ("a.example", 1 << 20, 200),
+        ("a.example", (1 << 20) + 1, 413),
+        ("b.example", 1 << 10, 200),
+        ("b.example", (1 << 10) + 1, 413),
+        ("c.example", 2 << 20, 200),
+        ("d.example", (1 << 20) + 1, 413),
+    ] {
+        assert_eq!(post(host, bytes), status, "{host} {bytes}");
+    }
 }
 
 #[test]

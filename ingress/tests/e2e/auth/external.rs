@@ -258,19 +258,25 @@ fn auth_proxy_set_headers_come_from_a_config_map() {
 }
 
 #[test]
-fn auth_keepalive_and_its_kin_change_nothing_and_auth_snippet_is_refused() {
+fn auth_keepalive_and_its_kin_change_nothing() {
     let web = Backend::start("web");
     let authority = Authority::saying("200 OK", "");
-    let podium = start(
-        &web,
-        &[&asking(
-            &authority,
-            "auth-keepalive: 5\nauth-keepalive-requests: 10\nauth-keepalive-timeout: 5\n\
-             auth-keepalive-share-vars: true\nauth-snippet: deny all;",
-        )],
-        "",
-        &[],
+    let kept = "auth-keepalive: 5\nauth-keepalive-requests: 10\nauth-keepalive-timeout: 5\n\
+                auth-keepalive-share-vars: true";
+    let podium = start(&web, &[&asking(&authority, kept)], "", &[]);
+    assert_eq!(podium.get("a.example", "/").status, 200);
+    assert!(
+        !podium
+            .metrics()
+            .contains("podium_ingress_problems{kind=\"Ingress\",severity=\"error\"} 1")
     );
+}
+
+#[test]
+fn auth_snippet_is_refused() {
+    let web = Backend::start("web");
+    let authority = Authority::saying("200 OK", "");
+    let podium = start(&web, &[&asking(&authority, "auth-snippet: deny all;")], "", &[]);
     assert_eq!(podium.get("a.example", "/").status, 200);
     assert!(
         podium.metrics().contains("podium_ingress_problems{kind=\"Ingress\",severity=\"error\"} 1")
