@@ -93,6 +93,7 @@ fn report(args: CheckArgs) -> anyhow::Result<Report> {
             controllers: args.controller_class,
             names: args.ingress_class,
             without_class: args.watch_ingress_without_class,
+            ..ClassSelection::default()
         },
         config_map,
         complete: args.cluster,

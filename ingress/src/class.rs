@@ -16,6 +16,10 @@ pub struct ClassSelection {
     pub names: Vec<String>,
     /// Take Ingresses that name no class at all.
     pub without_class: bool,
+    /// An IngressClass called by one of the names is ours whatever its controller.
+    pub by_name: bool,
+    /// Leave out Ingresses with a default backend of their own.
+    pub no_catch_all: bool,
 }
 
 impl Default for ClassSelection {
@@ -24,6 +28,8 @@ impl Default for ClassSelection {
             controllers: vec!["podium.dev/ingress".into()],
             names: vec!["podium".into()],
             without_class: false,
+            by_name: false,
+            no_catch_all: false,
         }
     }
 }
@@ -31,13 +37,17 @@ impl Default for ClassSelection {
 impl ClassSelection {
     /// Whether an Ingress is ours. As in ingress-nginx the old annotation, where present, decides alone.
     pub fn selects(&self, ingress: &Ingress, world: &World) -> bool {
+        let spec = ingress.spec.as_ref();
+        if self.no_catch_all && spec.is_some_and(|spec| spec.default_backend.is_some()) {
+            return false;
+        }
         let annotation =
             ingress.metadata.annotations.as_ref().and_then(|a| a.get(CLASS_ANNOTATION));
         if let Some(name) = annotation.filter(|name| !name.is_empty()) {
             return self.names.contains(name)
                 || world.classes.get(name).is_some_and(|class| self.is_ours(class));
         }
-        match ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_ref()) {
+        match spec.and_then(|spec| spec.ingress_class_name.as_ref()) {
             Some(name) => world.classes.get(name).is_some_and(|class| self.is_ours(class)),
             None => {
                 self.without_class
@@ -47,8 +57,10 @@ impl ClassSelection {
     }
 
     fn is_ours(&self, class: &IngressClass) -> bool {
+        let name = class.metadata.name.as_ref().filter(|_| self.by_name);
         let controller = class.spec.as_ref().and_then(|spec| spec.controller.as_ref());
-        controller.is_some_and(|controller| self.controllers.contains(controller))
+        name.is_some_and(|name| self.names.contains(name))
+            || controller.is_some_and(|controller| self.controllers.contains(controller))
     }
 }
 
@@ -92,7 +104,7 @@ mod tests {
         let drop_in = ClassSelection {
             controllers: vec!["k8s.io/ingress-nginx".into()],
             names: vec!["nginx".into()],
-            without_class: false,
+            ..ClassSelection::default()
         };
         for (annotation, class_name, ours, drop_ins) in [
             (None, Some("podium"), true, false),
@@ -122,5 +134,26 @@ mod tests {
         selection.without_class = true;
         assert!(selection.selects(&ingress(None, None), &empty));
         assert!(!selection.selects(&ingress(Some("nginx"), None), &empty));
+    }
+
+    #[test]
+    fn by_the_name_of_the_class() {
+        let mut selection = ClassSelection { names: vec!["nginx".into()], ..Default::default() };
+        assert!(!selection.selects(&ingress(None, Some("nginx")), &world()));
+        selection.by_name = true;
+        for (class_name, ours) in [("nginx", true), ("podium", true), ("missing", false)] {
+            assert_eq!(selection.selects(&ingress(None, Some(class_name)), &world()), ours);
+        }
+    }
+
+    #[test]
+    fn a_default_backend_makes_a_catch_all() {
+        let mut catch_all = ingress(None, Some("podium"));
+        catch_all.spec.get_or_insert_default().default_backend = Some(Default::default());
+        let mut selection = ClassSelection::default();
+        assert!(selection.selects(&catch_all, &world()));
+        selection.no_catch_all = true;
+        assert!(!selection.selects(&catch_all, &world()));
+        assert!(selection.selects(&ingress(None, Some("podium")), &world()));
     }
 }

@@ -17,15 +17,11 @@ enum Meaning {
     IgnoredSwitch(&'static str),
     /// A value without a meaning here; why.
     IgnoredValue(&'static str),
-    /// Its users would miss it; what to do instead. `false` and an empty value are what there is.
-    RefusedSwitch(&'static str),
-    /// The same for one with a value.
+    /// Its users would miss it; what to do instead. An empty value is what there is.
     RefusedValue(&'static str),
 }
 
-use Meaning::{
-    IgnoredSwitch, IgnoredValue, Port, RefusedSwitch, RefusedValue, Renamed, Switch, Unless,
-};
+use Meaning::{IgnoredSwitch, IgnoredValue, Port, RefusedValue, Renamed, Switch, Unless};
 
 const NGINX: &str = "there is no nginx here";
 const WEBHOOK: &str =
@@ -39,6 +35,9 @@ const GEOIP: &str = "there is no GeoIP database here";
 const FLAGS: &[(&str, Meaning)] = &[
     ("watch-ingress-without-class", Switch),
     ("enable-ssl-passthrough", Switch),
+    ("ingress-class-by-name", Switch),
+    ("disable-catch-all", Switch),
+    ("disable-svc-external-name", Switch),
     ("disable-leader-election", Switch),
     ("report-node-internal-ip-address", Switch),
     ("disable-sync-events", Switch),
@@ -96,15 +95,6 @@ const FLAGS: &[(&str, Meaning)] = &[
     ("watch-namespace-selector", RefusedValue("name one namespace with --watch-namespace")),
     ("apiserver-host", RefusedValue("name the API server in a file for --kubeconfig")),
     ("certificate-authority", RefusedValue("name the authority in a file for --kubeconfig")),
-    ("ingress-class-by-name", RefusedSwitch("select classes by --controller-class")),
-    (
-        "disable-catch-all",
-        RefusedSwitch("Ingresses without a host are always taken; use an admission policy"),
-    ),
-    (
-        "disable-svc-external-name",
-        RefusedSwitch("ExternalName Services are always taken; use an admission policy"),
-    ),
 ];
 
 /// Our arguments, and what is to be said about the ones left out.
@@ -177,11 +167,10 @@ impl Translated {
             IgnoredSwitch(why) | IgnoredValue(why) => {
                 self.warnings.push(format!("--{flag} has no effect: {why}"));
             }
-            RefusedSwitch(instead) if on => return Err(format!("--{flag}: {instead}")),
             RefusedValue(instead) if !given()?.is_empty() => {
                 return Err(format!("--{flag}: {instead}"));
             }
-            RefusedSwitch(_) | RefusedValue(_) => {}
+            RefusedValue(_) => {}
         }
         Ok(())
     }
@@ -231,7 +220,7 @@ mod tests {
     fn what_would_be_missed_is_refused() {
         for (theirs, says) in [
             ("--tcp-services-configmap=ns/tcp", "LoadBalancer"),
-            ("--disable-catch-all", "admission policy"),
+            ("--watch-namespace-selector=a=b", "--watch-namespace"),
             ("--http-port=http", "wants a port"),
             ("--http-port", "wants a value"),
         ] {

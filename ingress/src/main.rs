@@ -81,6 +81,15 @@ struct RunArgs {
     /// Take Ingresses that name no class.
     #[arg(long)]
     watch_ingress_without_class: bool,
+    /// An IngressClass called by a name given with --ingress-class is ours whatever its controller.
+    #[arg(long)]
+    ingress_class_by_name: bool,
+    /// Leave out Ingresses with a default backend of their own.
+    #[arg(long)]
+    disable_catch_all: bool,
+    /// Services of type ExternalName have no endpoints.
+    #[arg(long)]
+    disable_svc_external_name: bool,
     /// ConfigMap with options of the whole controller, as ingress-nginx reads them; what it says wins
     /// over the flags below.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
@@ -254,6 +263,9 @@ async fn config(args: RunArgs) -> anyhow::Result<Config> {
         controller_classes: args.controller_class,
         ingress_classes: args.ingress_class,
         without_class: args.watch_ingress_without_class,
+        class_by_name: args.ingress_class_by_name,
+        no_catch_all: args.disable_catch_all,
+        no_external_names: args.disable_svc_external_name,
         config_map: args.configmap,
         default_backend_service: args.default_backend_service,
         default_ssl_certificate: args.default_ssl_certificate,

@@ -80,6 +80,12 @@ pub struct Config {
     pub ingress_classes: Vec<String>,
     /// Take Ingresses without a class.
     pub without_class: bool,
+    /// An IngressClass called as one of those is ours whatever its controller.
+    pub class_by_name: bool,
+    /// Leave out Ingresses with a default backend of their own.
+    pub no_catch_all: bool,
+    /// Services of type ExternalName have no endpoints.
+    pub no_external_names: bool,
     /// `namespace/name` of the ConfigMap with options; what it says wins over defaults given here.
     pub config_map: Option<(String, String)>,
     /// `namespace/name` of the Service for unmatched requests.
@@ -313,6 +319,8 @@ fn policy(config: &Config) -> Result<Policy, CertificateError> {
             controllers: config.controller_classes.clone(),
             names: config.ingress_classes.clone(),
             without_class: config.without_class,
+            by_name: config.class_by_name,
+            no_catch_all: config.no_catch_all,
         },
         defaults: Settings {
             redirects: Redirects { to_https: config.ssl_redirect, ..Redirects::default() },
@@ -322,6 +330,7 @@ fn policy(config: &Config) -> Result<Policy, CertificateError> {
         options: Arc::new(options(config)),
         named_config_maps: config.config_map.iter().map(key).collect(),
         option_problems: Vec::new(),
+        no_external_names: config.no_external_names,
         default_backend: config.default_backend_service.as_ref().map(key),
         default_certificate: config.default_ssl_certificate.as_ref().map(key),
         fake_certificate: Arc::new(Certificate::fake()?),

@@ -47,6 +47,8 @@ pub struct Policy {
     pub named_config_maps: BTreeSet<ObjectKey>,
     /// What is wrong with them.
     pub option_problems: Vec<Problem>,
+    /// Services of type ExternalName have no endpoints.
+    pub no_external_names: bool,
     /// Serves what no rule matches; its first port is used.
     pub default_backend: Option<ObjectKey>,
     /// Served for hosts without a certificate.
@@ -68,6 +70,7 @@ impl Policy {
             options: Arc::default(),
             named_config_maps: BTreeSet::new(),
             option_problems: Vec::new(),
+            no_external_names: false,
             default_backend: None,
             default_certificate: None,
             fake_certificate,
@@ -151,6 +154,7 @@ impl Index {
 
     /// An index of nothing.
     pub fn new(policy: Policy) -> Index {
+        let no_external_names = policy.no_external_names;
         let mut index = Index {
             policy,
             world: World::default(),
@@ -171,6 +175,7 @@ impl Index {
             own_named: BTreeSet::new(),
             own_backend: None,
         };
+        index.backends.no_external_names = no_external_names;
         index.name_own();
         index
     }

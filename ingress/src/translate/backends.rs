@@ -25,6 +25,8 @@ pub struct Backends {
     /// Made since the last look; perhaps nobody came to use them.
     made: Vec<Arc<Backend>>,
     unclaimed: Arc<Backend>,
+    /// Services of type ExternalName have no endpoints.
+    pub no_external_names: bool,
 }
 
 /// A Service in use.
@@ -67,13 +69,16 @@ pub enum Fault {
     /// ingress-nginx refuses these too: they would let a tenant reach what listens beside the proxy.
     #[error("Service {0} has the external name {1:?}, which is not a DNS name of another host")]
     ExternalName(ObjectKey, String),
+    /// By `--disable-svc-external-name`.
+    #[error("Service {0} is of type ExternalName, and those are switched off here")]
+    NoExternalNames(ObjectKey),
 }
 
 impl Fault {
     /// The part of an Ingress backend that is to blame.
     pub fn field(&self) -> &'static str {
         match self {
-            Fault::NoService(_) | Fault::ExternalName(..) => "name",
+            Fault::NoService(_) | Fault::ExternalName(..) | Fault::NoExternalNames(_) => "name",
             Fault::NoPort(..) | Fault::NoPorts(_) => "port",
         }
     }
@@ -110,6 +115,7 @@ impl Default for Backends {
             changes: Vec::new(),
             made: Vec::new(),
             unclaimed: Arc::new(Backend::new(key, &[])),
+            no_external_names: false,
         }
     }
 }
@@ -163,7 +169,7 @@ impl Backends {
         if let Some(known) = self.table.get(&key) {
             return known.clone();
         }
-        let (addresses, fault) = resolve(world, &key);
+        let (addresses, fault) = resolve(world, &key, self.no_external_names);
         let backend = Arc::new(Backend::new(key.clone(), &addresses));
         let used = self.services.entry(key.service.clone()).or_default();
         used.backends.push(State { backend: backend.clone(), users: 0, addresses, fault });
@@ -219,7 +225,7 @@ impl Backends {
         };
         let mut faults_changed = false;
         for state in &mut used.backends {
-            let (addresses, fault) = resolve(world, &state.backend.key);
+            let (addresses, fault) = resolve(world, &state.backend.key, self.no_external_names);
             faults_changed |= fault != state.fault;
             state.fault = fault;
             if addresses != state.addresses {
@@ -267,14 +273,22 @@ fn care(health: &Health) -> Care {
 }
 
 /// The addresses of a backend, or what is wrong with it.
-fn resolve(world: &World, key: &BackendKey) -> (Box<[Address]>, Option<Fault>) {
-    match addresses(world, key) {
+fn resolve(
+    world: &World,
+    key: &BackendKey,
+    no_external_names: bool,
+) -> (Box<[Address]>, Option<Fault>) {
+    match addresses(world, key, no_external_names) {
         Ok(addresses) => (addresses, None),
         Err(fault) => (Box::default(), Some(fault)),
     }
 }
 
-fn addresses(world: &World, key: &BackendKey) -> Result<Box<[Address]>, Fault> {
+fn addresses(
+    world: &World,
+    key: &BackendKey,
+    no_external_names: bool,
+) -> Result<Box<[Address]>, Fault> {
     let service = world.services.get(&key.service);
     let spec = service.and_then(|service| service.spec.as_ref());
     let spec = match (service, spec) {
@@ -283,6 +297,9 @@ fn addresses(world: &World, key: &BackendKey) -> Result<Box<[Address]>, Fault> {
         (Some(_), Some(spec)) => spec,
     };
     if spec.type_.as_deref() == Some("ExternalName") {
+        if no_external_names {
+            return Err(Fault::NoExternalNames(key.service.clone()));
+        }
         return external(spec, key).map(|address| [address].into());
     }
     let ports = spec.ports.as_deref().unwrap_or_default();

@@ -21,6 +21,7 @@ fn policy() -> Policy {
         options: Arc::default(),
         named_config_maps: BTreeSet::new(),
         option_problems: Vec::new(),
+        no_external_names: false,
         default_backend: None,
         default_certificate: None,
         fake_certificate: Arc::new(Certificate::fake().unwrap()),

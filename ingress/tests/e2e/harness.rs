@@ -61,15 +61,23 @@ impl Ingress {
         flags: &[&str],
         environment: &[(&str, &str)],
     ) -> Ingress {
+        let classes = ["--watch-ingress-without-class", "--ingress-class", "nginx"];
+        Ingress::start_as(folder, &[&classes, source, flags].concat(), environment)
+    }
+
+    /// Starts with these flags only, and addresses of its own, and waits until it is ready.
+    pub fn start_as(
+        folder: tempfile::TempDir,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Ingress {
         let address = own_address();
         let [http, https, status] = [8080, 8443, 10254].map(|port| SocketAddr::new(address, port));
         let mut process = Command::new(env!("CARGO_BIN_EXE_podium-ingress"))
-            .args(["run", "--watch-ingress-without-class", "--ingress-class", "nginx"])
-            .args(["--worker-threads", "2"])
+            .args(["run", "--worker-threads", "2"])
             .args(["--http-bind-address", &http.to_string()])
             .args(["--https-bind-address", &https.to_string()])
             .args(["--status-bind-address", &status.to_string()])
-            .args(source)
             .args(flags)
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())

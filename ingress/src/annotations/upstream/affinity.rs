@@ -18,7 +18,7 @@ pub struct Affinity {
     pub path: Option<String>,
     /// `session-cookie-domain`.
     pub domain: Option<String>,
-    /// `session-cookie-secure`; else where the client uses TLS.
+    /// `session-cookie-secure`; what is not forced so is left to whether the client uses TLS.
     pub secure: Option<bool>,
     /// `session-cookie-samesite`.
     pub same_site: Option<SameSite>,
@@ -90,7 +90,7 @@ impl Affinity {
             "session-cookie-name" => self.name = cookie_name(value)?,
             "session-cookie-path" => self.path = Some(attribute(value)?),
             "session-cookie-domain" => self.domain = Some(attribute(value)?),
-            "session-cookie-secure" => self.secure = Some(boolean(value)?),
+            "session-cookie-secure" => self.secure = boolean(value)?.then_some(true),
             "session-cookie-samesite" => self.same_site = Some(same_site(value)?),
             "session-cookie-conditional-samesite-none" => {
                 self.conditional_same_site_none = boolean(value)?;

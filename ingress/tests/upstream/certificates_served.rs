@@ -1,0 +1,101 @@
+//! What lua/dynamic_certificates.go, ssl/secret_update.go, defaultbackend/ssl.go and
+//! settings/default_ssl_certificate.go check: which certificate a client gets.
+
+use crate::certificates::{Authority, names, object, self_signed};
+use crate::client::{Reply, Tls};
+use crate::world::{Sheet, Site, shared};
+
+const FAKE: &str = "Kubernetes Ingress Controller Fake Certificate";
+
+fn hosts(reply: &Reply) -> Vec<String> {
+    assert_eq!(reply.certificates.len(), 1);
+    names(&reply.certificates[0]).1
+}
+
+#[track_caller]
+fn is_fake(reply: &Reply) {
+    assert_eq!(reply.certificates.len(), 1);
+    let (subject, hosts) = names(&reply.certificates[0]);
+    assert_eq!((subject.as_str(), hosts), (FAKE, vec!["ingress.local".to_string()]));
+}
+
+fn with_tls(site: &Site) -> Sheet {
+    Sheet::new("web").path("/", "Prefix", "echo").tls(&site.own("tls"))
+}
+
+fn add_secret(site: &Site, names: &[&str]) {
+    site.with("tls", self_signed(names).secret(&site.own("tls")));
+}
+
+#[test]
+fn fake_where_there_is_none() {
+    let world = shared();
+    let tls = |server_name: &str| Tls { server_name: server_name.into(), ..Tls::default() };
+    let asked = world.get("127.0.0.1", "/").address(world.podium.https);
+    is_fake(asked.clone().tls(tls("")).send().is(404));
+    is_fake(asked.host("foo.bar.com").tls(tls("foo.bar.com")).send().is(404));
+}
+
+#[test]
+fn tls_added_to_an_existing_ingress() {
+    let site = shared().site(&[]);
+    is_fake(site.https("/").send().from("echo"));
+    add_secret(&site, &[&site.host]);
+    site.put(with_tls(&site));
+    assert_eq!(hosts(site.https("/").send().from("echo")), [site.host.clone()]);
+}
+
+#[test]
+fn a_secret_that_comes_later_changes_and_goes() {
+    let site = shared().new_site();
+    site.put(with_tls(&site));
+    is_fake(site.https("/").send().from("echo"));
+    add_secret(&site, &[&site.host]);
+    site.write();
+    let first = site.https("/").send();
+    assert_eq!(hosts(first.from("echo")), [site.host.clone()]);
+    add_secret(&site, &[&site.host]);
+    site.write();
+    let second = site.https("/").send();
+    assert_eq!(hosts(second.from("echo")), [site.host.clone()]);
+    assert_ne!(first.certificates, second.certificates);
+    site.without("tls").write();
+    is_fake(site.https("/").send().from("echo"));
+}
+
+#[test]
+fn a_name_with_a_dot_at_its_end() {
+    let site = shared().new_site();
+    add_secret(&site, &[&site.host]);
+    site.put(with_tls(&site));
+    // Clients leave the dot out of the name they ask for (RFC 6066), not out of the host.
+    let asked = site.https("/").host(&format!("{}.", site.host));
+    assert_eq!(hosts(asked.send().from("echo")), [site.host.clone()]);
+}
+
+#[test]
+fn tls_taken_away_serves_http_again() {
+    let site = shared().new_site();
+    add_secret(&site, &[&site.host]);
+    site.put(with_tls(&site));
+    site.get("/").send().is(308);
+    site.put(Sheet::new("web").path("/", "Prefix", "echo"));
+    site.get("/").send().from("echo");
+}
+
+#[test]
+fn a_secret_without_a_certificate_gives_the_fake_one() {
+    let site = shared().new_site();
+    site.with("tls", object("Secret", &site.own("tls"), "stringData", &[]));
+    site.put(with_tls(&site));
+    is_fake(site.https("/").send().from("echo"));
+}
+
+#[test]
+fn an_authoritys_certificate_is_served() {
+    let site = shared().new_site();
+    let pair = Authority::new("authority").sign(&site.host);
+    site.with("tls", pair.secret(&site.own("tls")));
+    site.put(with_tls(&site));
+    assert_eq!(hosts(site.https("/").send().from("echo")), [site.host.clone()]);
+}
