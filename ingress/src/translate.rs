@@ -628,4 +628,6 @@ impl Index {
 }
 
 #[cfg(test)]
+mod comparison;
+#[cfg(test)]
 mod tests;

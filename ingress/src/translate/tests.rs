@@ -14,7 +14,7 @@ fn everything(manifests: &str) -> Change {
     Change::Everything(objects.collect(), Vec::new())
 }
 
-fn policy() -> Policy {
+pub fn policy() -> Policy {
     Policy {
         classes: ClassSelection { without_class: true, ..ClassSelection::default() },
         defaults: Settings::default(),
