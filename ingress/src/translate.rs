@@ -628,6 +628,8 @@ impl Index {
 }
 
 #[cfg(test)]
+mod backend_tests;
+#[cfg(test)]
 mod comparison;
 #[cfg(test)]
 mod tests;

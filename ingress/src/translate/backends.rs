@@ -159,7 +159,7 @@ impl Backends {
         self.get(world, key)
     }
 
-    fn get(&mut self, world: &World, key: BackendKey) -> Arc<Backend> {
+    pub(super) fn get(&mut self, world: &World, key: BackendKey) -> Arc<Backend> {
         if let Some(known) = self.table.get(&key) {
             return known.clone();
         }
