@@ -123,6 +123,18 @@ pub struct Share {
     pub tls: bool,
 }
 
+impl Share {
+    /// It says something that concerns all paths of the host, whoever has them.
+    pub fn speaks_for_host(&self) -> bool {
+        let settings = &self.settings;
+        self.root.is_some()
+            && (self.tls
+                || settings.redirects.from_to_www
+                || settings.redirects.app_root.is_some()
+                || !settings.rewriting.server_aliases.is_empty())
+    }
+}
+
 /// What the annotations of an Ingress say by themselves.
 #[derive(Debug)]
 pub struct Parsed {

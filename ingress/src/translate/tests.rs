@@ -605,15 +605,23 @@ fn of_the_same_second_the_last_name_wins_and_in_files_the_first() {
         to_web(name, "a.example", "/", "Prefix", "")
             .replace("  annotations: {}\n", "  creationTimestamp: 2025-01-01T00:00:00Z\n")
     };
-    check(&format!("{WEB}{}{}", aged("a"), aged("b")), &["a.example/"], expect![[r#"
+    check(
+        &format!("{WEB}{}{}", aged("a"), aged("b")),
+        &["a.example/"],
+        expect![[r#"
         a.example/ -> shop/b shop-web-80 [10.0.0.1:8080]
         Error: Ingress shop/a: spec.rules[0].http.paths[0].path: "/" of a.example belongs to the older Ingress shop/b
-    "#]]);
+    "#]],
+    );
     let plain = |name: &str| to_web(name, "a.example", "/", "Prefix", "");
-    check(&format!("{WEB}{}{}", plain("a"), plain("b")), &["a.example/"], expect![[r#"
+    check(
+        &format!("{WEB}{}{}", plain("a"), plain("b")),
+        &["a.example/"],
+        expect![[r#"
         a.example/ -> shop/a shop-web-80 [10.0.0.1:8080]
         Error: Ingress shop/b: spec.rules[0].http.paths[0].path: "/" of a.example belongs to the older Ingress shop/a
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -624,10 +632,14 @@ fn an_ingress_can_be_in_its_own_way() {
           {path: /x, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}},
           {path: /x/, pathType: ImplementationSpecific, backend: {service: {name: web, port: {number: 81}}}}]}}]}\n",
     );
-    check(&format!("{WEB}{twice}"), &["a.example/x"], expect![[r#"
+    check(
+        &format!("{WEB}{twice}"),
+        &["a.example/x"],
+        expect![[r#"
         a.example/x -> shop/twice shop-web-80 [10.0.0.1:8080]
         Error: Ingress shop/twice: spec.rules[0].http.paths[1].path: "/x/" of a.example is there twice; the first one counts
-    "#]]);
+    "#]],
+    );
 }
 
 /// The tables of ingress-nginx's `location.go`: in regex mode a Prefix path beside an Exact one of the
@@ -658,10 +670,14 @@ fn exact_and_prefix_of_one_text_in_regex_mode() {
 #[test]
 fn strict_validate_path_type_is_told_of() {
     let rules = to_web("odd", "a.example", "/a b", "Exact", "");
-    check(&format!("{WEB}{rules}"), &["a.example/a b"], expect![[r#"
+    check(
+        &format!("{WEB}{rules}"),
+        &["a.example/a b"],
+        expect![[r#"
         a.example/a b -> shop/odd shop-web-80 [10.0.0.1:8080]
         Warning: Ingress shop/odd: spec.rules[0].http.paths[0].path: "/a b" holds characters that ingress-nginx refuses in paths of type Exact (strict-validate-path-type); it is served, but ImplementationSpecific is the type for it
-    "#]]);
+    "#]],
+    );
 }
 
 /// What a change costs, told by what is not the same object any more.
