@@ -1,7 +1,7 @@
 //! Services in all their forms, and the addresses they lead to.
 
 use super::backends::Backends;
-use crate::balance::BackendKey;
+use crate::balance::{BackendKey, Care};
 use crate::objects::{Object, ObjectKey, World};
 use crate::source::Change;
 use serde_json::{Value, json};
@@ -27,7 +27,8 @@ fn slice(name: &str, ports: Value, endpoints: Value) -> Value {
 fn resolve(objects: &[Value], port: &str, by_cluster_ip: bool) -> String {
     let world = world(objects);
     let mut backends = Backends::default();
-    let key = BackendKey { service: ObjectKey::new("n", "web"), port: port.into(), by_cluster_ip };
+    let (service, care) = (ObjectKey::new("n", "web"), Care::default());
+    let key = BackendKey { service, port: port.into(), by_cluster_ip, care };
     let backend = backends.get(&world, key.clone());
     match backends.fault(&backend) {
         Some(fault) => fault.to_string(),
