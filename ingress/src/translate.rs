@@ -23,7 +23,7 @@ use crate::snapshot::{HostRoutes, Route, Snapshot};
 use crate::source::Change;
 use backends::Backends;
 pub use backends::EndpointChange;
-use compile::{Compiled, Compiler, Order, Parsed, Share, check_host};
+use compile::{Compiled, Compiler, Order, Parsed, Share, Shared, check_host};
 use expressions::Expressions;
 use hosts::{Aliases, Host, host_name, www_partner};
 use jiff::Timestamp;
@@ -126,6 +126,7 @@ pub struct Index {
     backends: Backends,
     certificates: Certificates,
     expressions: Expressions,
+    shared: Shared,
     hosts: HashMap<Arc<str>, Host>,
     aliases: Aliases,
     catch_alls: BTreeMap<Order, Arc<Route>>,
@@ -156,6 +157,7 @@ impl Index {
             backends: Backends::default(),
             certificates: Certificates::default(),
             expressions: Expressions::default(),
+            shared: Shared::default(),
             hosts: HashMap::new(),
             aliases: Aliases::default(),
             catch_alls: BTreeMap::new(),
@@ -283,7 +285,7 @@ impl Index {
 
     fn parse(&mut self, key: &ObjectKey, ingress: Arc<Ingress>) {
         let old = self.entries.remove(key);
-        let parsed = Parsed::of(key, &ingress, &self.policy, old.as_ref().map(|old| &old.parsed));
+        let parsed = Parsed::of(key, &ingress, &self.policy, &mut self.shared);
         let was = old.as_ref().map(|old| old.parsed.named.clone()).unwrap_or_default();
         self.name(parsed.named.difference(&was).cloned(), key);
         self.unname(was.difference(&parsed.named), key);
