@@ -11,9 +11,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use thiserror::Error;
 
+/// What is read of the specification of a Service.
+const SERVICE_FIELDS: [&str; 5] = ["type", "clusterIP", "externalName", "externalIPs", "ports"];
 /// The whole object once more, as kubectl wrote it.
 const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Names the Service of an EndpointSlice.
@@ -194,9 +197,17 @@ fn drop_unread_metadata(kind: &str, value: &mut Value) {
         "creationTimestamp" | "resourceVersion" => is_ingress,
         _ => false,
     });
+    if let Some(labels) = meta.get_mut("labels").and_then(Value::as_object_mut) {
+        labels.retain(|name, _| name == SERVICE_NAME_LABEL);
+    }
     if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
         let read = is_ingress || kind == "IngressClass";
         annotations.retain(|name, _| read && name != LAST_APPLIED_ANNOTATION);
+    }
+    if let Some(spec) = value.get_mut("spec").filter(|_| kind == "Service")
+        && let Some(fields) = spec.as_object_mut()
+    {
+        fields.retain(|field, _| SERVICE_FIELDS.contains(&field.as_str()));
     }
 }
 
@@ -276,7 +287,7 @@ pub struct World {
     /// Services.
     pub services: BTreeMap<ObjectKey, Arc<Service>>,
     /// Endpoint slices by their own key.
-    pub slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
+    pub slices: BTreeMap<ObjectKey, Arc<Slice>>,
     /// Endpoints by the key of their Service; only files have them, an API mirrors them to slices.
     pub endpoints: BTreeMap<ObjectKey, Arc<Endpoints>>,
     /// Secrets.
@@ -285,7 +296,7 @@ pub struct World {
     pub config_maps: BTreeMap<ObjectKey, Arc<ConfigMap>>,
     /// Objects and files that could not be read.
     pub unreadable: BTreeMap<(Kind, ObjectKey), Problem>,
-    slices_by_service: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    slices_by_service: HashMap<ObjectKey, Vec<ObjectKey>>,
     touched: Touched,
 }
 
@@ -298,9 +309,62 @@ fn put<K: Ord, T: PartialEq>(objects: &mut BTreeMap<K, Arc<T>>, key: K, object: 
     true
 }
 
-fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
-    Some(ObjectKey::new(ObjectKey::of(&slice.metadata).namespace, name))
+/// What is read of an EndpointSlice: there are as many as Services, and they change most often.
+#[derive(Debug, PartialEq)]
+pub struct Slice {
+    service: Option<ObjectKey>,
+    /// Its ports.
+    pub ports: Box<[SlicePort]>,
+    /// Its endpoints, as far as they have addresses of IP.
+    pub endpoints: Box<[SliceEndpoint]>,
+}
+
+/// A port of an EndpointSlice.
+#[derive(Debug, PartialEq)]
+pub struct SlicePort {
+    /// The name of the Service's port; empty for none.
+    pub name: Box<str>,
+    /// Its number.
+    pub number: Option<i32>,
+    /// `TCP`, or nothing said.
+    pub protocol: Option<Box<str>>,
+}
+
+/// An endpoint of an EndpointSlice.
+#[derive(Debug, PartialEq)]
+pub struct SliceEndpoint {
+    /// All addresses of an endpoint are the same pod; the first one is the one to use.
+    pub ip: IpAddr,
+    /// It takes requests. The controller of a Service that publishes endpoints before they are ready calls
+    /// them ready, also while they terminate.
+    pub ready: bool,
+    /// It terminates and still serves (KEP-1669).
+    pub terminating: bool,
+}
+
+impl Slice {
+    fn of(slice: &EndpointSlice) -> Slice {
+        let label = slice.metadata.labels.as_ref().and_then(|all| all.get(SERVICE_NAME_LABEL));
+        let namespace = ObjectKey::of(&slice.metadata).namespace;
+        let ports = slice.ports.iter().flatten().map(|port| SlicePort {
+            name: port.name.as_deref().unwrap_or_default().into(),
+            number: port.port,
+            protocol: port.protocol.as_deref().map(Into::into),
+        });
+        let endpoints = slice.endpoints.iter().flatten().filter_map(|endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+            let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
+            let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+            let ip = endpoint.addresses.first()?.parse().ok()?;
+            Some(SliceEndpoint { ip, ready, terminating: serving && terminating })
+        });
+        Slice {
+            service: label.map(|name| ObjectKey::new(namespace, name)),
+            ports: ports.collect(),
+            endpoints: endpoints.collect(),
+        }
+    }
 }
 
 impl World {
@@ -323,7 +387,9 @@ impl World {
                     touched.services.insert(key);
                 }
             }
-            Object::EndpointSlice(o) => self.apply_slice(o),
+            Object::EndpointSlice(o) => {
+                self.apply_slice(ObjectKey::of(&o.metadata), Arc::new(Slice::of(&o)));
+            }
             Object::Endpoints(o) => {
                 let key = ObjectKey::of(&o.metadata);
                 if put(&mut self.endpoints, key.clone(), o) {
@@ -345,26 +411,28 @@ impl World {
         }
     }
 
-    fn apply_slice(&mut self, slice: Arc<EndpointSlice>) {
-        let key = ObjectKey::of(&slice.metadata);
-        let service = service_of(&slice);
-        if self.slices.get(&key).is_some_and(|old| service_of(old) != service) {
+    fn apply_slice(&mut self, key: ObjectKey, slice: Arc<Slice>) {
+        let service = slice.service.clone();
+        if self.slices.get(&key).is_some_and(|old| old.service != service) {
             self.remove_slice(&key);
         }
         if put(&mut self.slices, key.clone(), slice)
             && let Some(service) = service
         {
-            self.slices_by_service.entry(service.clone()).or_default().insert(key);
+            let keys = self.slices_by_service.entry(service.clone()).or_default();
+            if let Err(at) = keys.binary_search(&key) {
+                keys.insert(at, key);
+            }
             self.touched.services.insert(service);
         }
     }
 
     fn remove_slice(&mut self, key: &ObjectKey) {
-        let Some(service) = self.slices.remove(key).and_then(|old| service_of(&old)) else {
+        let Some(service) = self.slices.remove(key).and_then(|old| old.service.clone()) else {
             return;
         };
         if let Some(keys) = self.slices_by_service.get_mut(&service) {
-            keys.remove(key);
+            keys.retain(|other| other != key);
             if keys.is_empty() {
                 self.slices_by_service.remove(&service);
             }
@@ -430,8 +498,12 @@ impl World {
             }
             Object::EndpointSlice(o) => {
                 let key = ObjectKey::of(&o.metadata);
-                if let Some(service) = old.slices.get(&key).and_then(|slice| service_of(slice)) {
-                    self.slices_by_service.entry(service).or_default().insert(key.clone());
+                let service = old.slices.get(&key).and_then(|slice| slice.service.clone());
+                if let Some(service) = service {
+                    let keys = self.slices_by_service.entry(service).or_default();
+                    if let Err(at) = keys.binary_search(&key) {
+                        keys.insert(at, key.clone());
+                    }
                 }
                 take(&mut self.slices, &mut old.slices, key);
             }
@@ -472,7 +544,7 @@ impl World {
     }
 
     /// The endpoint slices of a Service, by name.
-    pub fn slices_of(&self, service: &ObjectKey) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+    pub fn slices_of(&self, service: &ObjectKey) -> impl Iterator<Item = &Arc<Slice>> {
         let keys = self.slices_by_service.get(service).into_iter().flatten();
         keys.filter_map(|key| self.slices.get(key))
     }

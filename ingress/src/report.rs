@@ -113,10 +113,10 @@ fn metadata<'a>(world: &'a World, kind: Kind, key: &ObjectKey) -> Option<&'a Obj
         Kind::Ingress => world.ingresses.get(key).map(|object| &object.metadata),
         Kind::IngressClass => world.classes.get(&key.name).map(|object| &object.metadata),
         Kind::Service => world.services.get(key).map(|object| &object.metadata),
-        Kind::EndpointSlice => world.slices.get(key).map(|object| &object.metadata),
         Kind::Secret => world.secrets.get(key).map(|object| &object.metadata),
         Kind::ConfigMap => world.config_maps.get(key).map(|object| &object.metadata),
-        Kind::File => None,
+        // Slices have no problems but that of being unreadable.
+        Kind::EndpointSlice | Kind::File => None,
     }
 }
 

@@ -171,9 +171,11 @@ fn group_of(name: &str, pattern: &Expression) -> Result<usize, TargetError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matcher::expression::build;
 
     fn check(path: &str, target: &str, sent: &str, expected: &str) {
-        let rewrite = Rewrite::parse(target, Arc::new(Expression::compile(path).unwrap())).unwrap();
+        let rewrite =
+            Rewrite::parse(target, Arc::new(Expression::compile(path, build).unwrap())).unwrap();
         let sent = crate::uri::Target::parse(sent.as_bytes()).unwrap();
         let normal = crate::uri::normalize(sent.path).unwrap();
         let out = match rewrite.apply(&normal.path, sent.query, normal.quoted).unwrap() {
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn unknown_variables_are_refused() {
-        let pattern = Arc::new(Expression::compile("/a").unwrap());
+        let pattern = Arc::new(Expression::compile("/a", build).unwrap());
         let error = Rewrite::parse("/$host", pattern.clone()).unwrap_err();
         assert_eq!(error, TargetError::UnknownVariable("host".into()));
         assert_eq!(Rewrite::parse("/a$", pattern).unwrap_err(), TargetError::BareDollar);

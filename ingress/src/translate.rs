@@ -23,7 +23,7 @@ use crate::snapshot::{HostRoutes, Route, Snapshot};
 use crate::source::Change;
 use backends::Backends;
 pub use backends::EndpointChange;
-use compile::{Compiled, Compiler, Order, Parsed, Share, check_host};
+use compile::{Compiled, Compiler, Order, Parsed, Share, Shared, check_host};
 use expressions::Expressions;
 use hosts::{Aliases, Host, host_name, www_partner};
 use jiff::Timestamp;
@@ -133,6 +133,7 @@ pub struct Index {
     certificates: Certificates,
     tls_policies: Policies,
     expressions: Expressions,
+    shared: Shared,
     hosts: HashMap<Arc<str>, Host>,
     aliases: Aliases,
     catch_alls: BTreeMap<Order, Arc<Route>>,
@@ -165,6 +166,7 @@ impl Index {
             certificates: Certificates::default(),
             tls_policies: Policies::default(),
             expressions: Expressions::default(),
+            shared: Shared::default(),
             hosts: HashMap::new(),
             aliases: Aliases::default(),
             catch_alls: BTreeMap::new(),
@@ -293,7 +295,7 @@ impl Index {
 
     fn parse(&mut self, key: &ObjectKey, ingress: Arc<Ingress>) {
         let old = self.entries.remove(key);
-        let parsed = Parsed::of(key, &ingress, &self.policy, old.as_ref().map(|old| &old.parsed));
+        let parsed = Parsed::of(key, &ingress, &self.policy, &mut self.shared);
         let was = old.as_ref().map(|old| old.parsed.named.clone()).unwrap_or_default();
         self.name(parsed.named.difference(&was).cloned(), key);
         self.unname(was.difference(&parsed.named), key);
@@ -666,5 +668,9 @@ impl Index {
     }
 }
 
+#[cfg(test)]
+mod backend_tests;
+#[cfg(test)]
+mod comparison;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The matchers against the table of the Ingress documentation, against naive ones, and how much they
 //! look at.
 
-use super::expression::Expression;
+use super::expression::{Expression, build};
 use super::*;
 use PathType::{Exact, Prefix};
 use proptest::prelude::*;
@@ -65,7 +65,7 @@ fn a_rule_can_go_again() {
 fn expressions<'a>(texts: impl IntoIterator<Item = &'a str>) -> ExpressionMatcher<usize> {
     let mut matcher = ExpressionMatcher::default();
     for (at, text) in texts.into_iter().enumerate() {
-        let expression = Arc::new(Expression::compile(text).unwrap());
+        let expression = Arc::new(Expression::compile(text, build).unwrap());
         matcher.set(&text.into(), &expression.clone(), [(expression, at)]);
     }
     matcher
@@ -83,7 +83,7 @@ fn expressions_go_longest_first_and_ignore_case() {
     ] {
         assert_eq!(matcher.find(path.as_bytes()).copied(), expected, "{path}");
     }
-    matcher.set(&"/foo/bar".into(), &Expression::compile("/foo/bar").unwrap(), []);
+    matcher.set(&"/foo/bar".into(), &Expression::compile("/foo/bar", build).unwrap(), []);
     assert_eq!(matcher.find(b"/foo/barn"), Some(&0));
 }
 
@@ -152,13 +152,13 @@ proptest! {
         let mut texts: Vec<String> = texts.into_iter().collect();
         let mut matcher = ExpressionMatcher::default();
         for text in &texts {
-            let expression = Arc::new(Expression::compile(text).unwrap());
+            let expression = Arc::new(Expression::compile(text, build).unwrap());
             matcher.set(&text.as_str().into(), &expression.clone(), [(expression, text.clone())]);
         }
         for gone in gone {
             if !texts.is_empty() {
                 let text = texts.remove(gone.index(texts.len()));
-                matcher.set(&text.as_str().into(), &Expression::compile(&text).unwrap(), []);
+                matcher.set(&text.as_str().into(), &Expression::compile(&text, build).unwrap(), []);
             }
         }
         for path in paths {

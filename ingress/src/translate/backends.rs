@@ -4,10 +4,9 @@
 use crate::annotations::upstream::Upstream;
 use crate::annotations::upstream::health::Health;
 use crate::balance::{Address, Backend, BackendKey, Care};
-use crate::objects::{ObjectKey, World};
+use crate::objects::{ObjectKey, Slice, World};
 use crate::shards::Shards;
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IngressBackend;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -165,7 +164,7 @@ impl Backends {
         self.get(world, key)
     }
 
-    fn get(&mut self, world: &World, key: BackendKey) -> Arc<Backend> {
+    pub(super) fn get(&mut self, world: &World, key: BackendKey) -> Arc<Backend> {
         if let Some(known) = self.table.get(&key) {
             return known.clone();
         }
@@ -381,33 +380,21 @@ struct Found {
 }
 
 impl Found {
-    fn add_slice(&mut self, slice: &EndpointSlice, port: &ServicePort) {
-        let ports = slice.ports.as_deref().unwrap_or_default();
-        let tcp = ports.iter().filter(|port| is_tcp(port.protocol.as_deref()));
+    fn add_slice(&mut self, slice: &Slice, port: &ServicePort) {
+        let tcp = slice.ports.iter().filter(|port| is_tcp(port.protocol.as_deref()));
         let mut numbers: Vec<u16> = tcp
-            .filter_map(|own| target(own.name.as_deref(), own.port, port))
+            .filter_map(|own| target(Some(&own.name), own.number, port))
             .filter_map(|port| u16::try_from(port).ok())
             .collect();
-        if ports.is_empty() {
+        if slice.ports.is_empty() {
             // Written by hand for a Service without a selector.
             numbers.extend(numeric_target(port).and_then(|port| u16::try_from(port).ok()));
         }
-        for endpoint in slice.endpoints.iter().flatten() {
-            // All addresses of an endpoint are the same pod; the first one is the one to use.
-            let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok()) else {
-                continue;
-            };
-            let conditions = endpoint.conditions.as_ref();
-            let is = |flag: Option<bool>, unknown: bool| flag.unwrap_or(unknown);
-            let ready = is(conditions.and_then(|c| c.ready), true);
-            let terminating = is(conditions.and_then(|c| c.terminating), false);
-            let serving = is(conditions.and_then(|c| c.serving), ready);
-            let addresses = numbers.iter().map(|port| SocketAddr::new(ip, *port));
-            // The controller of a Service that publishes endpoints before they are ready calls them
-            // ready, also while they terminate.
-            if ready {
+        for endpoint in &slice.endpoints {
+            let addresses = numbers.iter().map(|port| SocketAddr::new(endpoint.ip, *port));
+            if endpoint.ready {
                 self.ready.extend(addresses);
-            } else if serving && terminating {
+            } else if endpoint.terminating {
                 self.serving.extend(addresses);
             }
         }

@@ -17,9 +17,10 @@ use crate::snapshot::{CanaryRoute, Route};
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Weak};
 
 /// Where an Ingress stands among others: the older one has precedence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,6 +124,18 @@ pub struct Share {
     pub tls: bool,
 }
 
+impl Share {
+    /// It says something that concerns all paths of the host, whoever has them.
+    pub fn speaks_for_host(&self) -> bool {
+        let settings = &self.settings;
+        self.root.is_some()
+            && (self.tls
+                || settings.redirects.from_to_www
+                || settings.redirects.app_root.is_some()
+                || !settings.rewriting.server_aliases.is_empty())
+    }
+}
+
 /// What the annotations of an Ingress say by themselves.
 #[derive(Debug)]
 pub struct Parsed {
@@ -133,8 +146,8 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Reads them; what is as it was in `old` is taken from there.
-    pub fn of(key: &ObjectKey, ingress: &Ingress, policy: &Policy, old: Option<&Parsed>) -> Parsed {
+    /// Reads them.
+    pub fn of(key: &ObjectKey, ingress: &Ingress, policy: &Policy, shared: &mut Shared) -> Parsed {
         let none = BTreeMap::new();
         let written = ingress.metadata.annotations.as_ref().unwrap_or(&none);
         let Annotated { settings, closed, problems } =
@@ -143,9 +156,41 @@ impl Parsed {
         let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
         let secrets = tls.filter_map(|tls| tls.secret_name.as_ref()).filter(|n| !n.is_empty());
         named.extend(secrets.map(|name| (Kind::Secret, ObjectKey::new(&key.namespace, name))));
-        let same = old.filter(|old| *old.settings == settings);
-        let settings = same.map_or_else(|| Arc::new(settings), |old| old.settings.clone());
+        let settings = shared.settings(written, settings);
         Parsed { settings, closed, problems, named }
+    }
+}
+
+/// Settings in use, each once: many Ingresses have the same annotations.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// By the hash of the annotations they come from.
+    known: HashMap<u64, Weak<Settings>>,
+    /// How many there may be before the unused ones are dropped.
+    limit: usize,
+}
+
+impl Shared {
+    fn settings(
+        &mut self,
+        written: &BTreeMap<String, String>,
+        settings: Settings,
+    ) -> Arc<Settings> {
+        let mut hasher = DefaultHasher::new();
+        let ours = written.iter().filter(|(name, _)| name.starts_with(annotations::PREFIX));
+        ours.for_each(|annotation| annotation.hash(&mut hasher));
+        let hash = hasher.finish();
+        let known = self.known.get(&hash).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|known| **known == settings) {
+            return known;
+        }
+        if self.known.len() >= self.limit {
+            self.known.retain(|_, settings| settings.strong_count() > 0);
+            self.limit = self.known.len() * 2 + 64;
+        }
+        let settings = Arc::new(settings);
+        self.known.insert(hash, Arc::downgrade(&settings));
+        settings
     }
 }
 

@@ -18,6 +18,9 @@ use std::sync::Arc;
 pub struct Host {
     /// The Ingresses that name it, oldest first.
     members: BTreeMap<Order, Arc<Share>>,
+    /// Those of them that say something about the host as a whole: most hosts have none, and looking for
+    /// them among thousands would make every change slow.
+    speakers: BTreeMap<Order, Arc<Share>>,
     paths: HashMap<PathKey, Contest>,
     /// Claims that want to be expressions.
     regex_claims: usize,
@@ -71,6 +74,7 @@ impl Host {
         if let Some((order, share)) = old {
             was_claims[start..was_claims.len() - end].iter().for_each(|c| self.withdraw(order, c));
             self.members.remove(order);
+            self.speakers.remove(order);
             for canary in &share.canaries {
                 self.touched.insert(canary.key.clone());
                 let contest = self.paths.entry(canary.key.clone()).or_default();
@@ -80,6 +84,9 @@ impl Host {
         if let Some((order, share)) = new {
             is_claims[start..is_claims.len() - end].iter().for_each(|c| self.enter(order, c));
             self.members.insert(order.clone(), share.clone());
+            if share.speaks_for_host() {
+                self.speakers.insert(order.clone(), share.clone());
+            }
             for canary in &share.canaries {
                 self.touched.insert(canary.key.clone());
                 let canaries = &mut self.paths.entry(canary.key.clone()).or_default().canaries;
@@ -132,7 +139,8 @@ impl Host {
 
     /// Its other names: the first Ingress to say any decides.
     pub fn aliases(&self) -> Option<(&Order, &[String])> {
-        let mut named = self.mains().map(|(order, share)| (order, &share.settings.rewriting));
+        let speakers = self.speakers.iter();
+        let mut named = speakers.map(|(order, share)| (order, &share.settings.rewriting));
         let (order, first) = named.find(|(_, rewriting)| !rewriting.server_aliases.is_empty())?;
         Some((order, &first.server_aliases))
     }
@@ -145,7 +153,8 @@ impl Host {
     /// The Ingress that wants clients to be sent here from the host with or without `www.`.
     pub fn wants_www(&self) -> Option<&Arc<ObjectKey>> {
         let mut wants = self
-            .mains()
+            .speakers
+            .iter()
             .filter(|(_, share)| share.settings.redirects.from_to_www && !share.claims.is_empty());
         wants.next().map(|(order, _)| order.ingress())
     }
@@ -203,9 +212,9 @@ impl Host {
         built.routes.fallback = root_canary.or_else(|| root.clone());
         built.root = root;
         // Nobody asks for a host without a name, so no certificate is for it.
-        built.routes.tls = !name.is_empty() && self.mains().any(|(_, share)| share.tls);
+        built.routes.tls = !name.is_empty() && self.speakers.values().any(|share| share.tls);
         built.routes.app_root =
-            self.mains().find_map(|(_, share)| share.settings.redirects.app_root.clone());
+            self.speakers.values().find_map(|share| share.settings.redirects.app_root.clone());
         problems.set(Source::Host(name.clone()), self.disagreements(name));
         self.built = Some(built);
     }
@@ -369,7 +378,7 @@ impl Host {
             return found;
         };
         let field = "metadata.annotations[nginx.ingress.kubernetes.io/server-alias]";
-        for (order, share) in self.mains() {
+        for (order, share) in &self.speakers {
             let own = &share.settings.rewriting.server_aliases;
             if order != first && !own.is_empty() && own != aliases {
                 let why = format!(

@@ -14,7 +14,7 @@ fn everything(manifests: &str) -> Change {
     Change::Everything(objects.collect(), Vec::new())
 }
 
-fn policy() -> Policy {
+pub fn policy() -> Policy {
     Policy {
         classes: ClassSelection { without_class: true, ..ClassSelection::default() },
         defaults: Settings::default(),
@@ -487,4 +487,293 @@ fn a_backend_survives_a_change() {
     let update = change(&mut index, &fewer, now());
     assert!(Arc::ptr_eq(&backend(&index), &first));
     assert_eq!(update.endpoint_changes.len(), 1);
+}
+
+fn annotation(name: &str, value: &str) -> String {
+    format!(r#""nginx.ingress.kubernetes.io/{name}": "{value}""#)
+}
+
+fn canary() -> String {
+    annotation("canary", "true")
+}
+
+const OTHER: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: other, namespace: shop}
+spec: {ports: [{name: http, port: 80, targetPort: 7070}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: other-1, namespace: shop, labels: {kubernetes.io/service-name: other}}
+addressType: IPv4
+ports: [{name: http, port: 7070}]
+endpoints: [{addresses: [10.0.0.3]}]
+";
+
+fn to_other(rule: &str) -> String {
+    rule.replace("name: web,", "name: other,")
+}
+
+#[test]
+fn canary_joins_the_rule_of_the_same_host_path_and_type() {
+    let rules = [
+        to_web("main", "a.example", "/x", "Prefix", ""),
+        to_web("exact", "a.example", "/x", "Exact", ""),
+        to_other(&to_web("new", "a.example", "/x/", "Prefix", &canary())),
+        to_other(&to_web("second", "a.example", "/x", "Prefix", &canary())),
+        to_web("same", "a.example", "/x", "Exact", &canary()),
+        to_other(&to_web("alone", "a.example", "/y", "Prefix", &canary())),
+        to_other(&to_web("hostless", "b.example", "/", "Prefix", &canary())),
+    ];
+    check(
+        &format!("{WEB}{OTHER}{}", rules.concat()),
+        &["a.example/x", "a.example/x/1", "a.example/y", "b.example/"],
+        expect![[r#"
+            a.example/x -> shop/exact shop-web-80 [10.0.0.1:8080]
+            a.example/x/1 -> shop/main shop-web-80 [10.0.0.1:8080] canary shop/new shop-other-80
+            a.example/y -> 404 under shop/exact
+            b.example/ -> 404
+            Error: Ingress shop/alone: spec.rules[0].http.paths[0].path: there is no Ingress without canary for "/y" of a.example with the same path type: nothing to be a canary of
+            Error: Ingress shop/hostless: spec.rules[0].http.paths[0].path: there is no Ingress without canary for "/" of b.example with the same path type: nothing to be a canary of
+            Error: Ingress shop/same: spec.rules[0].http.paths[0].path: "/x" of a.example goes to the same Service and port by Ingress shop/exact
+            Error: Ingress shop/second: spec.rules[0].http.paths[0].path: "/x" of a.example has a canary already, Ingress shop/new: there can be one
+        "#]],
+    );
+}
+
+#[test]
+fn canary_of_a_default_backend_joins_the_root_of_the_host() {
+    let root = ingress(
+        "root",
+        "spec: {defaultBackend: {service: {name: web, port: {number: 81}}}, rules: [{host: a.example}]}\n",
+    );
+    let rules = [
+        root,
+        to_web("bare", "b.example", "/x", "Prefix", ""),
+        to_other(&to_web("new", "a.example", "/", "Prefix", &canary())),
+        to_other(&to_web("none", "b.example", "/", "Prefix", &canary())),
+    ];
+    check(
+        &format!("{WEB}{OTHER}{}", rules.concat()),
+        &["a.example/", "a.example/any", "b.example/any"],
+        expect![[r#"
+            a.example/ -> shop/root shop-web-81 [10.0.0.1:9090] canary shop/new shop-other-80
+            a.example/any -> shop/root shop-web-81 [10.0.0.1:9090] canary shop/new shop-other-80
+            b.example/any -> 404 under shop/bare
+            Error: Ingress shop/none: spec.rules[0].http.paths[0].path: there is no Ingress without canary for "/" of b.example with the same path type: nothing to be a canary of
+        "#]],
+    );
+}
+
+#[test]
+fn server_alias_serves_the_same_rules_where_the_name_is_free() {
+    let alias = |value: &str| annotation("server-alias", value);
+    let rules = [
+        to_web("a", "a.example", "/x", "Prefix", &alias("A1.example, *.wild.example, b.example")),
+        to_web("b", "b.example", "/x", "Prefix", ""),
+        to_web("c", "c.example", "/x", "Prefix", &alias("a1.example,c.example")),
+        to_web("late", "a.example", "/y", "Prefix", &alias("a2.example")),
+        to_web("regex", "d.example", "/y", "Prefix", &alias("~^d.*$")),
+        to_web("bad", "e.example", "/y", "Prefix", &alias("e_.example")),
+    ];
+    check(
+        &format!("{WEB}{}", rules.concat()),
+        &[
+            "a1.example/x",
+            "a1.example/y",
+            "one.wild.example/x",
+            "b.example/x",
+            "c.example/x",
+            "a2.example/y",
+            "e_.example/y",
+        ],
+        expect![[r#"
+            a1.example/x -> shop/a shop-web-80 [10.0.0.1:8080]
+            a1.example/y -> shop/late shop-web-80 [10.0.0.1:8080]
+            one.wild.example/x -> shop/a shop-web-80 [10.0.0.1:8080]
+            b.example/x -> shop/b shop-web-80 [10.0.0.1:8080]
+            c.example/x -> shop/c shop-web-80 [10.0.0.1:8080]
+            a2.example/y -> 404
+            e_.example/y -> 404
+            Error: Ingress shop/a: metadata.annotations[nginx.ingress.kubernetes.io/server-alias]: b.example is not made another name of a.example: it is taken
+            Error: Ingress shop/bad: metadata.annotations[nginx.ingress.kubernetes.io/server-alias]: "e_.example" is not a DNS name, nor one with * as its whole first label
+            Error: Ingress shop/c: metadata.annotations[nginx.ingress.kubernetes.io/server-alias]: a1.example is not made another name of c.example: it is taken
+            Error: Ingress shop/late: metadata.annotations[nginx.ingress.kubernetes.io/server-alias]: the older Ingress shop/a gives a.example its other names already
+            Error: Ingress shop/regex: metadata.annotations[nginx.ingress.kubernetes.io/server-alias]: it holds a name that is not one of a host: expressions are not taken here; write the hosts out, or use a wildcard such as *.example.com
+        "#]],
+    );
+}
+
+#[test]
+fn server_alias_has_the_certificate_of_its_host() {
+    let made = rcgen::generate_simple_self_signed(vec!["a.example".to_string()]).unwrap();
+    let secret = secret("good", &made.cert.pem(), &made.signing_key.serialize_pem());
+    let names = format!(
+        "{}, {}",
+        annotation("server-alias", "b.example"),
+        annotation("from-to-www-redirect", "true")
+    );
+    let rule = tls("a", "a.example", "good")
+        .replace("  name: a\n", &format!("  name: a\n  annotations: {{{names}}}\n"));
+    let index = run(&format!("{WEB}{rule}{secret}"));
+    let certificates = &index.snapshot.certificates;
+    assert!(certificates.get("a.example").is_some() && certificates.get("b.example").is_some());
+    assert!(certificates.get("www.a.example").is_none(), "it does not cover that name");
+}
+
+#[test]
+fn from_to_www_redirect_makes_the_other_host_where_there_is_none() {
+    let www = annotation("from-to-www-redirect", "true");
+    let rules = [
+        to_web("bare", "a.example", "/", "Prefix", &www),
+        to_web("www", "www.b.example", "/", "Prefix", &www),
+        to_web("c", "c.example", "/", "Prefix", &www),
+        to_web("c-www", "www.c.example", "/", "Prefix", ""),
+        to_web("wild", "*.d.example", "/", "Prefix", &www),
+    ];
+    check(
+        &format!("{WEB}{}", rules.concat()),
+        &["www.a.example/", "b.example/", "www.c.example/", "c.example/", "www.d.example/"],
+        expect![[r#"
+            www.a.example/ -> to a.example
+            b.example/ -> to www.b.example
+            www.c.example/ -> shop/c-www shop-web-80 [10.0.0.1:8080]
+            c.example/ -> shop/c shop-web-80 [10.0.0.1:8080]
+            www.d.example/ -> shop/wild shop-web-80 [10.0.0.1:8080]
+            Warning: Ingress shop/c: metadata.annotations[nginx.ingress.kubernetes.io/from-to-www-redirect]: www.c.example is a host of its own and is not redirected to c.example
+        "#]],
+    );
+}
+
+#[test]
+fn default_backend_annotation_names_a_service_by_its_first_port() {
+    let default = |value: &str| annotation("default-backend", value);
+    let rules = [
+        to_web("good", "a.example", "/x", "Prefix", &default("other")),
+        to_web("gone", "b.example", "/x", "Prefix", &default("gone")),
+        to_web("foreign", "c.example", "/x", "Prefix", &default("elsewhere/other")),
+    ];
+    check(
+        &format!("{WEB}{OTHER}{}", rules.concat()),
+        &["a.example/x", "a.example/y", "b.example/x", "c.example/x"],
+        expect![[r#"
+            a.example/x -> shop/good shop-web-80 [10.0.0.1:8080] default shop-other-
+            a.example/y -> 404 under shop/good
+            b.example/x -> shop/gone shop-web-80 [10.0.0.1:8080] default shop-gone-
+            c.example/x -> shop/foreign shop-web-80 [10.0.0.1:8080]
+            Error: Ingress shop/foreign: metadata.annotations[nginx.ingress.kubernetes.io/default-backend]: value "elsewhere/other" is invalid (want the name of a Service in the namespace of the Ingress); the default is used
+            Error: Ingress shop/gone: metadata.annotations[nginx.ingress.kubernetes.io/default-backend]: Service shop/gone does not exist
+        "#]],
+    );
+}
+
+#[test]
+fn of_the_same_second_the_last_name_wins_and_in_files_the_first() {
+    let aged = |name: &str| {
+        to_web(name, "a.example", "/", "Prefix", "")
+            .replace("  annotations: {}\n", "  creationTimestamp: 2025-01-01T00:00:00Z\n")
+    };
+    check(
+        &format!("{WEB}{}{}", aged("a"), aged("b")),
+        &["a.example/"],
+        expect![[r#"
+        a.example/ -> shop/b shop-web-80 [10.0.0.1:8080]
+        Error: Ingress shop/a: spec.rules[0].http.paths[0].path: "/" of a.example belongs to the older Ingress shop/b
+    "#]],
+    );
+    let plain = |name: &str| to_web(name, "a.example", "/", "Prefix", "");
+    check(
+        &format!("{WEB}{}{}", plain("a"), plain("b")),
+        &["a.example/"],
+        expect![[r#"
+        a.example/ -> shop/a shop-web-80 [10.0.0.1:8080]
+        Error: Ingress shop/b: spec.rules[0].http.paths[0].path: "/" of a.example belongs to the older Ingress shop/a
+    "#]],
+    );
+}
+
+#[test]
+fn an_ingress_can_be_in_its_own_way() {
+    let twice = ingress(
+        "twice",
+        "spec: {rules: [{host: a.example, http: {paths: [
+          {path: /x, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}},
+          {path: /x/, pathType: ImplementationSpecific, backend: {service: {name: web, port: {number: 81}}}}]}}]}\n",
+    );
+    check(
+        &format!("{WEB}{twice}"),
+        &["a.example/x"],
+        expect![[r#"
+        a.example/x -> shop/twice shop-web-80 [10.0.0.1:8080]
+        Error: Ingress shop/twice: spec.rules[0].http.paths[1].path: "/x/" of a.example is there twice; the first one counts
+    "#]],
+    );
+}
+
+/// The tables of ingress-nginx's `location.go`: in regex mode a Prefix path beside an Exact one of the
+/// same text keeps what is below it.
+#[test]
+fn exact_and_prefix_of_one_text_in_regex_mode() {
+    let regex = annotation("use-regex", "true");
+    let rules = [
+        to_web("a-prefix", "a.example", "/x", "Prefix", ""),
+        to_other(&to_web("exact", "a.example", "/x", "Exact", "")),
+        to_web("regex", "a.example", "/r.*", "ImplementationSpecific", &regex),
+        to_web("plain-bad", "a.example", "/(", "Prefix", ""),
+    ];
+    check(
+        &format!("{WEB}{OTHER}{}", rules.concat()),
+        &["a.example/x", "a.example/x/1", "a.example/xy", "a.example/room"],
+        expect![[r#"
+            a.example/x -> shop/exact shop-other-80 [10.0.0.3:7070]
+            a.example/x/1 -> shop/a-prefix shop-web-80 [10.0.0.1:8080]
+            a.example/xy -> shop/exact shop-other-80 [10.0.0.3:7070]
+            a.example/room -> shop/regex shop-web-80 [10.0.0.1:8080]
+            Warning: Ingress shop/plain-bad: spec.rules[0].http.paths[0].path: "/(" holds characters that ingress-nginx refuses in paths of type Prefix (strict-validate-path-type); it is served, but ImplementationSpecific is the type for it
+            Error: Ingress shop/plain-bad: spec.rules[0].http.paths[0].path: other paths of a.example are rewritten or use-regex, which makes all its paths expressions; "/(" cannot be one: unclosed group
+        "#]],
+    );
+}
+
+#[test]
+fn strict_validate_path_type_is_told_of() {
+    let rules = to_web("odd", "a.example", "/a b", "Exact", "");
+    check(
+        &format!("{WEB}{rules}"),
+        &["a.example/a b"],
+        expect![[r#"
+        a.example/a b -> shop/odd shop-web-80 [10.0.0.1:8080]
+        Warning: Ingress shop/odd: spec.rules[0].http.paths[0].path: "/a b" holds characters that ingress-nginx refuses in paths of type Exact (strict-validate-path-type); it is served, but ImplementationSpecific is the type for it
+    "#]],
+    );
+}
+
+/// What a change costs, told by what is not the same object any more.
+#[test]
+fn a_change_touches_what_it_concerns() {
+    let many: String = (0..500)
+        .map(|at| to_web(&format!("i{at}"), &format!("h{at}.example"), "/", "Prefix", ""))
+        .collect();
+    let mut index = run(&format!("{WEB}{OTHER}{many}"));
+    let before = index.snapshot.clone();
+    let changed = to_other(&to_web("i7", "h7.example", "/new", "Prefix", ""));
+    let document: Value = serde_saphyr::from_str(&changed).unwrap();
+    index.apply([Change::Apply(Kind::Ingress, document)]);
+    let update = index.update(Timestamp::UNIX_EPOCH);
+    let other = |(host, old): (&Arc<str>, &Arc<HostRoutes>)| {
+        let new = update.snapshot.hosts.get(host).unwrap();
+        (!Arc::ptr_eq(old, new)).then(|| host.to_string())
+    };
+    let touched: Vec<String> = before.hosts.iter().filter_map(other).collect();
+    assert_eq!(touched, ["h7.example"]);
+    assert_eq!(Vec::from_iter(&update.ingresses), [&ObjectKey::new("shop", "i7")]);
+
+    let slice = WEB.rsplit("---").next().unwrap().replace("10.0.0.1", "10.0.0.8");
+    let before = update.snapshot;
+    index.apply([Change::Apply(Kind::EndpointSlice, serde_saphyr::from_str(&slice).unwrap())]);
+    let update = index.update(Timestamp::UNIX_EPOCH);
+    assert_eq!(update.endpoint_changes.len(), 1);
+    let same = |(host, old)| Arc::ptr_eq(old, update.snapshot.hosts.get::<str>(host).unwrap());
+    assert!(before.hosts.iter().map(|(host, old)| (&**host, old)).all(same));
 }
