@@ -10,6 +10,7 @@ pub mod values;
 
 use crate::access_log::format::LogFormat;
 use crate::annotations::authentication::Authentication;
+use crate::variables::Template;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use patterns::Patterns;
@@ -216,9 +217,9 @@ pub struct HeaderOptions {
     /// `hide-headers`: taken out of answers of endpoints.
     pub hidden: Vec<HeaderName>,
     /// `add-headers`: set in every answer.
-    pub for_clients: Vec<(HeaderName, HeaderValue)>,
+    pub for_clients: Vec<(HeaderName, Template)>,
     /// `proxy-set-headers`: set in every request to an endpoint; an empty value takes the header out.
-    pub for_endpoints: Vec<(HeaderName, HeaderValue)>,
+    pub for_endpoints: Vec<(HeaderName, Template)>,
     /// `global-allowed-response-headers`: what `custom-headers` of an Ingress may set.
     pub custom_allowed: Vec<HeaderName>,
     /// `generate-request-id`.

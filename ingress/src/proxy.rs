@@ -9,12 +9,17 @@ mod access;
 mod answers;
 mod client_certificate;
 mod connection;
+mod cors;
 mod ended;
+mod errors;
+mod forwarded;
 mod framing;
 mod headers;
 mod limits;
+mod mirror;
 mod redirects;
 mod response;
+mod rewritten;
 mod target;
 mod upgrade;
 mod upstream;
@@ -36,8 +41,9 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use connection::Connection;
-pub use headers::ForwardedTrust;
-use http::{Method, StatusCode, Version, header};
+use forwarded::Forwarded;
+use http::{HeaderValue, Method, StatusCode, Version, header};
+pub use mirror::Mirrors;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -58,8 +64,6 @@ const UNWANTED_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct IngressProxy {
     /// What to serve.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// Whose forwarded headers to believe.
-    pub trust: ForwardedTrust,
     /// The https port to name in redirects; `None` leaves it to the default.
     pub https_redirect_port: Option<u16>,
     /// Our https port, if there is a listener to redirect to.
@@ -74,6 +78,8 @@ pub struct IngressProxy {
     pub passwords: Verifier,
     /// What authorities said.
     pub authority_answers: AnswersCache,
+    /// Room for copies of requests.
+    pub mirrors: Mirrors,
 }
 
 /// What is known of a request so far.
@@ -84,8 +90,11 @@ pub struct RequestState {
     /// Held until the request is done with; its connection waits for the next one then.
     in_flight: Option<InFlight>,
     client_certificate: Option<Arc<Judged>>,
-    forwarded: headers::Forwarded,
+    forwarded: Forwarded,
     route: Option<Arc<Route>>,
+    cors_origin: Option<HeaderValue>,
+    mirror: Option<Box<mirror::Copy>>,
+    replaced: bool,
     upstream_target: Option<Vec<u8>>,
     body_bytes: u64,
     attempts: Attempts,
@@ -131,7 +140,8 @@ impl IngressProxy {
             let rules = snapshot.host(&target.host);
             if let Some(rules) = rules.filter(|rules| rules.sends_elsewhere()) {
                 let values = values(request, &target, state, None);
-                redirects::of_host(self, rules, &values, &state.forwarded)?;
+                let code = snapshot.options.redirects.code;
+                redirects::of_host(self, rules, code, &values, &state.forwarded)?;
             }
             let route = snapshot.route_by(rules, &target.path);
             let certified = rules.is_some_and(|rules| rules.tls);
@@ -143,18 +153,20 @@ impl IngressProxy {
         if route.closed {
             return Err(Answer::status(503));
         }
-        let values = values(request, &target, state, Some(&route));
-        redirects::everything(&route, &values)?;
-        let rewrite = route.rewrite.as_ref();
-        let path = (&*target.path, target.query.as_deref());
-        let rewritten = match rewrite.and_then(|own| own.apply(path.0, path.1, target.quoted)) {
-            Some(Rewritten::Redirect(to)) => return Err(Answer::redirect(302, to)),
-            Some(Rewritten::Path(path)) => Some(path),
-            None => None,
-        };
-        redirects::to_https(self, &route, host, &target, &values, &state.forwarded)?;
+        let cors = &route.settings.response.cors;
+        if cors.enabled {
+            state.cors_origin = cors::allowed_origin(cors, request);
+            if state.cors_origin.is_some() {
+                cors::preflight(request)?;
+            }
+        }
+        let rewritten = rewrite_or_redirect(self, &route, host, request, &target, state)?;
         limits::rates(&route, state)?;
         access::check(self, &route, &target, request, state).await?;
+        if route.settings.response.mirror.target.is_some() {
+            let values = values(request, &target, state, Some(&route));
+            state.mirror = mirror::begin(self, &route, &state.forwarded, &values);
+        }
         state.attempts = {
             let values = Some(self::values(request, &target, state, Some(&route)));
             let client = Client { request, tls: state.connection.tls, values };
@@ -165,6 +177,31 @@ impl IngressProxy {
         state.upstream_target = rewritten.or(target.origin_form);
         Ok(())
     }
+}
+
+/// The target for the endpoint where the location rewrites it, or an answer that sends the client elsewhere.
+fn rewrite_or_redirect(
+    proxy: &IngressProxy,
+    route: &Route,
+    host: redirects::Host,
+    request: &RequestHeader,
+    target: &RequestTarget<'_>,
+    state: &RequestState,
+) -> Result<Option<Vec<u8>>, Answer> {
+    let values = values(request, target, state, Some(route));
+    redirects::everything(route, &values)?;
+    let (path, query) = (&*target.path, target.query.as_deref());
+    let rewritten = match &route.rewrite {
+        Some(rewrite) => rewrite.apply(path, query, target.quoted),
+        None => None,
+    };
+    let rewritten = match rewritten {
+        Some(Rewritten::Redirect(to)) => return Err(Answer::redirect(302, to)),
+        Some(Rewritten::Path(path)) => Some(path),
+        None => None,
+    };
+    redirects::to_https(proxy, route, host, &values, &state.forwarded)?;
+    Ok(rewritten)
 }
 
 /// What variables stand for in a request.
@@ -186,6 +223,23 @@ fn values<'a>(
         request_id: state.forwarded.request_id(),
         route,
     }
+}
+
+/// The same in a later stage, where the target has to be read once more.
+fn with_values<T>(
+    request: &RequestHeader,
+    state: &RequestState,
+    route: &Route,
+    use_them: impl FnOnce(&Values<'_>) -> Result<T>,
+) -> Result<T> {
+    match RequestTarget::read(request) {
+        Some(target) => use_them(&values(request, &target, state, Some(route))),
+        None => Error::e_explain(ErrorType::HTTPStatus(400), "a target that cannot be read"),
+    }
+}
+
+fn copies_body(route: Option<&Route>) -> bool {
+    route.is_some_and(|route| route.settings.response.mirror.body)
 }
 
 fn expects_continue(session: &Session) -> bool {
@@ -213,8 +267,11 @@ impl ProxyHttp for IngressProxy {
             connection: Connection::default(),
             in_flight: None,
             client_certificate: None,
-            forwarded: headers::Forwarded::default(),
+            forwarded: Forwarded::default(),
             route: None,
+            cors_origin: None,
+            mirror: None,
+            replaced: false,
             upstream_target: None,
             body_bytes: 0,
             attempts: Attempts::default(),
@@ -235,16 +292,27 @@ impl ProxyHttp for IngressProxy {
     ) -> Result<bool> {
         state.connection = Connection::of(session);
         self.begin(session, state);
-        state.forwarded = self.trust.read(session.req_header(), &state.connection);
+        {
+            let options = &self.snapshot.load().options;
+            let request = session.req_header();
+            let (forwarded, headers) = (&options.forwarded, &options.headers);
+            state.forwarded = Forwarded::read(request, &state.connection, forwarded, headers);
+        }
         match self.admit(session, state).await {
             Ok(()) => {
+                let all = |_: &mut Box<mirror::Copy>| {
+                    session.is_body_empty() || !copies_body(state.route.as_deref())
+                };
+                if let Some(copy) = state.mirror.take_if(all) {
+                    copy.send();
+                }
                 // Answered here, as nginx does: many endpoints never do, and clients wait for it.
                 if expects_continue(session) {
                     session.as_downstream_mut().write_continue_response().await?;
                 }
                 Ok(false)
             }
-            Err(answer) => answers::respond(session, answer, state).await.map(|()| true),
+            Err(answer) => answers::respond(self, session, answer, state).await.map(|()| true),
         }
     }
 
@@ -278,10 +346,15 @@ impl ProxyHttp for IngressProxy {
 
     async fn upstream_request_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         upstream: &mut RequestHeader,
         state: &mut RequestState,
     ) -> Result<()> {
+        // A further attempt sends the body from its beginning.
+        state.body_bytes = 0;
+        if let Some(copy) = &mut state.mirror {
+            copy.restart();
+        }
         let Some(route) = &state.route else {
             return Ok(());
         };
@@ -294,16 +367,29 @@ impl ProxyHttp for IngressProxy {
             upstream::speak_1_0(upstream)?;
         }
         access::to_endpoint(upstream, route, state.said.as_ref())?;
-        headers::write(upstream, &mut state.forwarded, route)
+        headers::identify(upstream, &state.forwarded, &route.options)?;
+        let stands_in = state.attempts.stands_in();
+        if stands_in || headers::adds_more(route) {
+            with_values(session.req_header(), state, route, |values| {
+                if stands_in {
+                    errors::explain(upstream, route, 503, values)?;
+                }
+                headers::add_more(upstream, route, values)
+            })?;
+        }
+        Ok(())
     }
 
     async fn request_body_filter(
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         state: &mut RequestState,
     ) -> Result<()> {
+        if state.mirror.is_some() {
+            mirror::body(&mut state.mirror, body.as_ref(), end_of_stream);
+        }
         state.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
         match &state.route {
             // What goes through a WebSocket is no body.
@@ -320,24 +406,38 @@ impl ProxyHttp for IngressProxy {
         state: &mut RequestState,
     ) -> Result<()> {
         state.attempts.answered(state.route.as_deref(), session, answer)?;
-        response::from_endpoint(answer);
-        if let Some(route) = &state.route {
-            let request = session.req_header();
-            let client = Client { request, tls: state.connection.tls, values: None };
-            if let Some(cookie) = state.attempts.set_cookie(route, &client) {
-                answer.append_header(header::SET_COOKIE, cookie)?;
-            }
+        let Some(route) = &state.route else {
+            return Ok(());
+        };
+        let status = answer.status.as_u16();
+        if errors::replaces_endpoints(route, status) && !state.attempts.stands_in() {
+            state.replaced = true;
+            return Error::e_explain(ErrorType::HTTPStatus(status), "the default backend answers");
+        }
+        response::from_endpoint(answer, &route.options.headers)?;
+        if route.settings.response.rewrites_headers() {
+            with_values(session.req_header(), state, route, |values| {
+                rewritten::rewrite(answer, route, values)
+            })?;
+        }
+        let request = session.req_header();
+        let client = Client { request, tls: state.connection.tls, values: None };
+        if let Some(cookie) = state.attempts.set_cookie(route, &client) {
+            answer.append_header(header::SET_COOKIE, cookie)?;
         }
         Ok(())
     }
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         answer: &mut ResponseHeader,
         state: &mut RequestState,
     ) -> Result<()> {
-        response::to_client(answer, state)
+        match &state.route {
+            Some(route) => response::to_client(answer, &route.options, session.req_header(), state),
+            None => Ok(()),
+        }
     }
 
     fn suppress_proxy_warn_log(
@@ -382,7 +482,7 @@ impl ProxyHttp for IngressProxy {
         let code = answers::status_of(error);
         if code > 0 && !answered(session) {
             session.set_keepalive(None);
-            if let Err(error) = answers::respond(session, Answer::status(code), state).await {
+            if let Err(error) = answers::respond(self, session, Answer::status(code), state).await {
                 tracing::debug!("answering {code}: {error}");
             }
         }

@@ -67,6 +67,11 @@ impl Rewrite {
         })
     }
 
+    /// What the rule's path captures of a path.
+    pub fn groups<'p>(&self, path: &'p [u8]) -> Option<Groups<'p>> {
+        self.pattern.groups(path)
+    }
+
     /// Applies the rewrite to a normalised path. `quoted` says that the client sent percent escapes.
     /// `None` when the path does not match, which a matched location rules out.
     ///

@@ -20,7 +20,7 @@ use crate::objects::ObjectKey;
 use crate::options::config_map::ConfigMapOptions;
 use crate::options::{AccessLogOptions, ConnectionOptions, EndpointConnectionOptions};
 use crate::options::{ForwardedOptions, LogEscape, Options};
-use crate::proxy::{AnswersCache, ForwardedTrust, IngressProxy};
+use crate::proxy::{AnswersCache, IngressProxy, Mirrors};
 use crate::report::Reporter;
 use crate::snapshot::Snapshot;
 use crate::source::{api::ApiSource, files};
@@ -399,9 +399,6 @@ fn proxy(
 ) -> Result<HttpProxy<IngressProxy>, RunError> {
     let ingress = IngressProxy {
         snapshot,
-        trust: ForwardedTrust {
-            proxies: if config.forwarded_headers { config.proxies.clone() } else { Vec::new() },
-        },
         https_redirect_port: config.https_redirect_port,
         https_port: config.https.first().map(SocketAddr::port),
         metrics,
@@ -409,6 +406,7 @@ fn proxy(
         http_client: HttpClient::new()?,
         passwords: Verifier::new().map_err(|_| RunError::Random)?,
         authority_answers: AnswersCache::new(),
+        mirrors: Mirrors::default(),
     };
     let conf = ServerConf {
         upstream_keepalive_pool_size: config.upstream_keepalive_connections,

@@ -66,6 +66,10 @@ pub enum Variable {
     ServicePort,
     /// `$proxy_upstream_name`.
     UpstreamName,
+    /// `$msec`: seconds since 1970, with milliseconds.
+    Milliseconds,
+    /// `$time_iso8601`.
+    Time,
     /// `$http_NAME`.
     Header(HeaderName),
     /// `$cookie_NAME`.
@@ -100,6 +104,8 @@ impl Variable {
             "service_name" => Variable::ServiceName,
             "service_port" => Variable::ServicePort,
             "proxy_upstream_name" => Variable::UpstreamName,
+            "msec" => Variable::Milliseconds,
+            "time_iso8601" => Variable::Time,
             _ => {
                 if let Some(name) = name.strip_prefix("http_") {
                     let name = name.replace('_', "-");
@@ -220,22 +226,21 @@ impl Template {
 
     /// The text for a request.
     pub fn expand(&self, values: &Values<'_>) -> Vec<u8> {
-        self.expand_captured(values, None)
+        self.expand_captured(values, |_| None)
     }
 
-    /// The text for a request, after a regular expression matched.
-    pub fn expand_captured(
+    /// The text for a request, after a regular expression matched: `captured` has its groups.
+    pub fn expand_captured<'c>(
         &self,
         values: &Values<'_>,
-        captures: Option<&regex::bytes::Captures<'_>>,
+        captured: impl Fn(usize) -> Option<&'c [u8]>,
     ) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.source.len() + values.request_uri.len());
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Variable(Variable::Capture(group)) => {
-                    let captured = captures.and_then(|groups| groups.get((*group).into()));
-                    out.extend_from_slice(captured.map_or(b"".as_slice(), |c| c.as_bytes()));
+                    out.extend_from_slice(captured((*group).into()).unwrap_or_default());
                 }
                 Part::Variable(variable) => values.write(variable, &mut out),
             }
@@ -280,6 +285,14 @@ impl<'a> Values<'a> {
             Variable::Header(name) => out.extend_from_slice(header(name)),
             Variable::Cookie(name) => out.extend_from_slice(self.cookie(name).unwrap_or_default()),
             Variable::Argument(name) => out.extend_from_slice(argument(query, name)),
+            Variable::Milliseconds => {
+                let ms = jiff::Timestamp::now().as_millisecond();
+                out.extend_from_slice(format!("{}.{:03}", ms / 1000, ms % 1000).as_bytes());
+            }
+            Variable::Time => {
+                let now = jiff::Zoned::now();
+                out.extend_from_slice(now.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string().as_bytes());
+            }
             Variable::Capture(_) => {}
             Variable::Namespace
             | Variable::IngressName
@@ -309,7 +322,8 @@ impl<'a> Values<'a> {
         host.or_else(authority).unwrap_or_default()
     }
 
-    fn query(&self) -> &'a [u8] {
+    /// What follows the first `?` of the request's target.
+    pub fn query(&self) -> &'a [u8] {
         let mark = self.request_uri.iter().position(|byte| *byte == b'?');
         mark.map_or(b"".as_slice(), |mark| &self.request_uri[mark + 1..])
     }

@@ -115,7 +115,8 @@ fn location(value: &str, path: bool) -> Result<Option<Template>, Refusal> {
     let absolute = ["http://", "https://", "$scheme://", "${scheme}://", "$pass_access_scheme://"]
         .iter()
         .any(|start| value.starts_with(start));
-    if !absolute && !(path && value.starts_with('/')) {
+    let goes = absolute || (path && value.starts_with('/'));
+    if !goes {
         let also = if path { ", or a path" } else { "" };
         return Err(Refusal::invalid(format!("want an http or https URL{also}")));
     }

@@ -95,8 +95,10 @@ pub struct Response {
     pub redirect: Option<Replacement>,
     /// Copies of requests.
     pub mirror: Mirror,
-    redirect_from: Option<String>,
-    redirect_to: Option<String>,
+    /// `proxy-redirect-from`.
+    pub redirect_from: Option<String>,
+    /// `proxy-redirect-to`.
+    pub redirect_to: Option<String>,
 }
 
 impl Default for Response {

@@ -3,6 +3,7 @@
 use super::values::{Refusal, boolean, header_value, list};
 use super::{Group, Row, honoured};
 use crate::objects::ObjectKey;
+use crate::variables::Template;
 
 const ROWS: &[Row] = &[
     honoured("rewrite-target"),
@@ -19,7 +20,7 @@ pub struct Rewriting {
     /// `use-regex`.
     pub use_regex: bool,
     /// `x-forwarded-prefix`.
-    pub forwarded_prefix: Option<String>,
+    pub forwarded_prefix: Option<Template>,
     /// `server-alias`: other names of the hosts, lower-case.
     pub server_aliases: Vec<String>,
 }
@@ -33,12 +34,19 @@ impl Group for Rewriting {
         match name {
             "rewrite-target" => self.target = Some(value.to_owned()).filter(|v| !v.is_empty()),
             "use-regex" => self.use_regex = boolean(value)?,
-            "x-forwarded-prefix" => self.forwarded_prefix = Some(header_value(value)?),
+            "x-forwarded-prefix" => self.forwarded_prefix = Some(prefix(value)?),
             "server-alias" => self.server_aliases = aliases(value)?,
             _ => return Err(Refusal::Unknown),
         }
         Ok(())
     }
+}
+
+/// A text that may name captures of the path.
+fn prefix(value: &str) -> Result<Template, Refusal> {
+    let value = header_value(value)?;
+    Template::parse_with_captures(&value)
+        .map_err(|error| Refusal::Refused(format!("{value:?} {error}")))
 }
 
 /// Names of hosts; expressions, which nginx would take, are refused.

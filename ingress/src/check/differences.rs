@@ -30,6 +30,18 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "use-regex",
         "expressions are those of the regex crate: no look-around and no back-references (a path with them is refused by itself)",
     ),
+    (
+        "custom-http-errors",
+        "the default backend gets the request without its body; its page has the headers of the location (CORS, custom-headers), too",
+    ),
+    (
+        "cors-allow-origin",
+        "origins are compared as a whole; a list of which no entry is right opens the location to nobody",
+    ),
+    (
+        "mirror-target",
+        "bodies over 1 MiB are not mirrored, nor more than 512 requests at once; without a path copies go to the path of the request",
+    ),
 ];
 
 /// What an annotation does differently.

@@ -9,6 +9,7 @@ use crate::annotations::{Group, Settings};
 use crate::objects::{Kind, ObjectKey, World};
 use crate::problem::Problem;
 use crate::translate::Policy;
+use crate::variables::Template;
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::core::v1::ConfigMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,7 +172,7 @@ fn headers(
     value: &str,
     world: &World,
     read: &mut Read,
-) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
+) -> Result<Vec<(HeaderName, Template)>, Refusal> {
     if value.is_empty() {
         return Ok(Vec::new());
     }
@@ -189,16 +190,13 @@ fn headers(
     };
     let mut headers = Vec::new();
     for (name, value) in config_map.data.iter().flatten() {
-        let header = HeaderName::from_bytes(name.as_bytes()).ok().zip(value.parse().ok());
-        if value.contains('$') {
-            let why = "nginx variables have no value here; the header is not set";
-            read.problems.push(Problem::error(Kind::ConfigMap, &key, field(name), why));
-            continue;
-        }
-        match header {
-            Some(header) => headers.push(header),
-            None => {
-                let why = "is not a header";
+        let header = HeaderName::from_bytes(name.as_bytes()).ok();
+        let header = header.filter(|_| value.parse::<HeaderValue>().is_ok());
+        let read_value = Template::parse(value).map_err(|error| format!("{error}: it is not set"));
+        match header.ok_or_else(|| "is not a header".to_owned()).and_then(|h| Ok((h, read_value?)))
+        {
+            Ok(header) => headers.push(header),
+            Err(why) => {
                 read.problems.push(Problem::error(Kind::ConfigMap, &key, field(name), why));
             }
         }

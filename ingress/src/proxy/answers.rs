@@ -2,7 +2,8 @@
 
 pub mod pages;
 
-use super::{RequestState, response};
+use super::target::RequestTarget;
+use super::{IngressProxy, RequestState, errors, response, values};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use pingora::http::ResponseHeader;
@@ -37,12 +38,36 @@ impl Answer {
     }
 }
 
-/// Answers a request.
-pub async fn respond(session: &mut Session, answer: Answer, state: &RequestState) -> Result<()> {
+/// Answers a request, or has the default backend answer it.
+pub async fn respond(
+    proxy: &IngressProxy,
+    session: &mut Session,
+    mut answer: Answer,
+    state: &RequestState,
+) -> Result<()> {
     // What is left of a body would have to be read before the connection can be used again.
     if ends_connection(answer.status) || !session.as_downstream_mut().is_body_empty() {
         session.set_keepalive(None);
     }
+    if let Some(route) = &state.route
+        && errors::replaces_own(route, answer.status)
+        && let Some(target) = RequestTarget::read(session.req_header())
+    {
+        let values = values(session.req_header(), &target, state, Some(route));
+        match errors::ask(proxy, route, answer.status, &values, state).await {
+            Ok(page) => return errors::forward(session, page, route, answer, state).await,
+            Err(status) => answer = Answer::status(status),
+        }
+    }
+    send(proxy, session, answer, state).await
+}
+
+async fn send(
+    proxy: &IngressProxy,
+    session: &mut Session,
+    answer: Answer,
+    state: &RequestState,
+) -> Result<()> {
     let mut head = ResponseHeader::build(answer.status, Some(8 + answer.headers.len()))?;
     head.set_reason_phrase(Some(pages::reason(answer.status)))?;
     // These have no body by their nature (RFC 9110 section 6.4.1).
@@ -63,7 +88,15 @@ pub async fn respond(session: &mut Session, answer: Answer, state: &RequestState
     for (name, value) in answer.headers {
         head.append_header(name, value)?;
     }
-    response::to_client(&mut head, state)?;
+    match &state.route {
+        Some(route) => {
+            response::to_client(&mut head, &route.options, session.req_header(), state)?;
+        }
+        None => {
+            let options = proxy.snapshot.load().options.clone();
+            response::to_client(&mut head, &options, session.req_header(), state)?;
+        }
+    }
     match body.filter(|_| session.req_header().method != Method::HEAD) {
         Some(body) => {
             session.write_response_header(Box::new(head), false).await?;

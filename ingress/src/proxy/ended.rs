@@ -30,7 +30,7 @@ pub fn record(
     let mut all = [NO_ATTEMPT; ATTEMPTS_MAX];
     let attempts = attempts(state, &mut all);
     let last = attempts.last();
-    if let Some(error) = error {
+    if let Some(error) = error.filter(|_| !state.replaced) {
         let endpoint = last.map(|attempt| attempt.address);
         tracing::warn!(status, ?endpoint, tries = attempts.len(), "request failed: {error}");
     }

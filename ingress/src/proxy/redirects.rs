@@ -5,13 +5,9 @@
 
 use super::IngressProxy;
 use super::answers::Answer;
-use super::headers::Forwarded;
-use super::target::RequestTarget;
+use super::forwarded::Forwarded;
 use crate::snapshot::{HostRoutes, Route};
 use crate::variables::Values;
-
-/// The status of redirects to https and between a host and its `www.` host.
-const REDIRECT_CODE: u16 = 308;
 
 /// What redirects need to know of the host.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +20,7 @@ pub struct Host {
 pub fn of_host(
     proxy: &IngressProxy,
     rules: &HostRoutes,
+    code: u16,
     values: &Values<'_>,
     forwarded: &Forwarded,
 ) -> Result<(), Answer> {
@@ -32,7 +29,7 @@ pub fn of_host(
         let port = forwarded.port_text().map_or_else(|| own.to_string(), str::to_owned);
         let mut location = format!("{}://{to}:{port}", values.forwarded_scheme).into_bytes();
         location.extend_from_slice(without_last_slash(values.request_uri));
-        return Err(Answer::redirect(REDIRECT_CODE, location));
+        return Err(Answer::redirect(code, location));
     }
     match &rules.app_root {
         Some(root) if values.path == b"/" => Err(Answer::redirect(302, to_root(root, values))),
@@ -56,16 +53,16 @@ pub fn to_https(
     proxy: &IngressProxy,
     route: &Route,
     host: Host,
-    target: &RequestTarget<'_>,
     values: &Values<'_>,
     forwarded: &Forwarded,
 ) -> Result<(), Answer> {
     let redirects = &route.settings.redirects;
     let wanted = redirects.to_https_always || (redirects.to_https && host.certified);
+    let plain = |start: &String| values.path.starts_with(start.as_bytes());
     if !wanted
         || values.forwarded_scheme != "http"
         || route.is_default()
-        || target.is_acme_challenge()
+        || route.options.redirects.plain_paths.iter().any(plain)
     {
         return Ok(());
     }
@@ -80,7 +77,7 @@ pub fn to_https(
         true => values.request_uri,
         false => without_last_slash(values.request_uri),
     });
-    Err(Answer::redirect(REDIRECT_CODE, location))
+    Err(Answer::redirect(route.options.redirects.code, location))
 }
 
 /// nginx makes a redirect to a path one to our host, unless told otherwise.

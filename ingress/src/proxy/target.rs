@@ -60,11 +60,6 @@ impl<'a> RequestTarget<'a> {
         })
     }
 
-    /// HTTP-01 challenges are never redirected.
-    pub fn is_acme_challenge(&self) -> bool {
-        self.path.starts_with(b"/.well-known/acme-challenge")
-    }
-
     /// Path and query as sent.
     pub fn request_uri(&self) -> &[u8] {
         self.origin_form.as_deref().unwrap_or(self.raw)

@@ -106,17 +106,10 @@ fn ingress(rng: &mut StdRng, taken: &mut BTreeSet<(String, bool, String)>) -> In
     out
 }
 
-/// Kinds of annotations below that podium-ingress does not honour yet.
-const NOT_YET: [usize; 1] = [11];
-
 fn annotations(rng: &mut StdRng) -> Annotations {
     let mut out = Annotations::default();
     for _ in 0..rng.random_range(0..=3) {
-        let kind = rng.random_range(0..12);
-        if NOT_YET.contains(&kind) {
-            continue;
-        }
-        match kind {
+        match rng.random_range(0..12) {
             0 => out.no_ssl_redirect = true,
             1 => out.force_ssl_redirect = true,
             2 => out.preserve_trailing_slash = true,

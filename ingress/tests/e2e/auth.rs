@@ -8,8 +8,7 @@ mod signin;
 
 use crate::authority::Authority;
 use crate::backend::Backend;
-use crate::harness::{Answer, Ingress, ingress, service};
-use crate::redirects::annotated;
+use crate::harness::{Answer, Ingress, annotated, ingress, service};
 
 /// Ingresses `a.example`, `b.example`… with these annotations, and more manifests.
 pub fn start(web: &Backend, annotations: &[&str], more: &str, flags: &[&str]) -> Ingress {

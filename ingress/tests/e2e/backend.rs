@@ -2,7 +2,8 @@
 //!
 //! The query of a request makes one of several servers misbehave: `answer-NAME=STATUS`, `hangup-NAME=1`
 //! (no answer), `garbage-NAME=1` (no HTTP), `sleep-NAME=MS`; `sleep=MS` is for all. `forget=MS` closes the
-//! connection that long after the answer without a word.
+//! connection that long after the answer without a word. Its headers `X-Answer-Status` and
+//! `X-Answer-Header` say what any of them answers, `X-Page-Status` what they answer as default backends.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -96,12 +97,14 @@ fn serve(stream: TcpStream, name: &str, state: &State) -> std::io::Result<()> {
             out.write_all(b"This is not HTTP.\r\n\r\n")?;
             return out.shutdown(Shutdown::Both);
         }
-        let status = asked(&head, &format!("answer-{name}")).unwrap_or(200);
+        let status = asked(&head, &format!("answer-{name}")).or_else(|| wanted_status(&head));
+        let status = status.unwrap_or(200);
         let answer =
             format!("backend: {name}\nbody-bytes: {}\n{}", body, head.replace("\r\n", "\n"));
         write!(
             out,
-            "HTTP/1.1 {status} Status\r\nServer: test\r\nContent-Length: {}\r\n\r\n{answer}",
+            "HTTP/1.1 {status} Status\r\nServer: test\r\n{}Content-Length: {}\r\n\r\n{answer}",
+            wanted_headers(&head),
             answer.len()
         )?;
         if let Some(ms) = asked(&head, "forget") {
@@ -118,6 +121,22 @@ fn asked(head: &str, name: &str) -> Option<u64> {
     let (_, value) =
         query.split('&').find_map(|pair| pair.split_once('=').filter(|(own, _)| *own == name))?;
     value.parse().ok()
+}
+
+/// `X-Answer-Status` of the request; `X-Page-Status` where it is asked for the page of an error.
+fn wanted_status(head: &str) -> Option<u64> {
+    let is_page = !lines(head, "x-code").is_empty();
+    lines(head, if is_page { "x-page-status" } else { "x-answer-status" }).first()?.parse().ok()
+}
+
+/// What the request says in `X-Answer-Header`.
+fn wanted_headers(head: &str) -> String {
+    lines(head, "x-answer-header").iter().map(|header| format!("{header}\r\n")).collect()
+}
+
+fn lines(head: &str, name: &str) -> Vec<String> {
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.to_owned()).collect()
 }
 
 fn read_body(input: &mut impl BufRead, head: &str) -> std::io::Result<usize> {

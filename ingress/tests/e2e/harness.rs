@@ -109,6 +109,13 @@ impl Ingress {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
     }
 
+    /// The same with more headers, each line ended by CR LF.
+    pub fn ask(&self, method: &str, host: &str, path: &str, headers: &str) -> Answer {
+        self.send(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n"
+        ))
+    }
+
     /// Sends bytes as they are and reads until the connection ends.
     pub fn send(&self, request: &str) -> Answer {
         exchange(self.http, request.as_bytes()).unwrap()
@@ -137,6 +144,12 @@ impl Answer {
     /// A response header, or empty.
     pub fn header(&self, name: &str) -> String {
         value_of(&self.head, name)
+    }
+
+    /// All response headers of a name.
+    pub fn headers(&self, name: &str) -> Vec<String> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.into()).collect()
     }
 
     /// A line of what the backend said: `backend`, or a header it received.
@@ -237,6 +250,25 @@ fn slices(name: &str, endpoints: impl Iterator<Item = (String, SocketAddr)>) -> 
         .unwrap();
     }
     text
+}
+
+/// `name: value` lines of ingress-nginx's annotations as the inside of a JSON object.
+pub fn annotated(lines: &str) -> String {
+    let pairs = lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| {
+        let (name, value) = line.split_once(": ").unwrap();
+        format!("\"nginx.ingress.kubernetes.io/{name}\": {value:?}")
+    });
+    pairs.collect::<Vec<_>>().join(", ")
+}
+
+/// Ingresses of the hosts `a.example`, `b.example`…, each with the path `/app` to the Service `web` and
+/// these annotations, as `name: value` lines.
+pub fn annotated_ingresses(annotations: &[&str]) -> String {
+    let one = |(name, lines): (char, &&str)| {
+        let host = format!("{name}.example");
+        ingress(&name.to_string(), &annotated(lines), &[(&host, "/app", "Prefix", "web")])
+    };
+    ('a'..='z').zip(annotations).map(one).collect()
 }
 
 /// An Ingress in namespace `default`; rules are (host, path, path type, service).

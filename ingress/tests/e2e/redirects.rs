@@ -1,30 +1,15 @@
 //! Answers that send the client elsewhere: by annotation of the location, by host, to https.
 
 use crate::backend::Backend;
-use crate::harness::{Ingress, ingress, service, wait_until};
+use crate::harness::{Ingress, annotated, annotated_ingresses, ingress, service, wait_until};
 
-/// A running ingress with these Ingresses of `a.example`, `b.example`…: annotations as `name: value` lines.
 fn start(web: &Backend, annotations: &[&str]) -> Ingress {
     start_with(web, annotations, &[])
 }
 
 fn start_with(web: &Backend, annotations: &[&str], flags: &[&str]) -> Ingress {
-    let mut manifests = service("web", &[web]);
-    for (at, lines) in annotations.iter().enumerate() {
-        let name = char::from(b'a' + u8::try_from(at).unwrap()).to_string();
-        let host = format!("{name}.example");
-        manifests.push_str(&ingress(&name, &annotated(lines), &[(&host, "/app", "Prefix", "web")]));
-    }
+    let manifests = format!("{}{}", service("web", &[web]), annotated_ingresses(annotations));
     Ingress::start(&[("a.yaml", &manifests)], flags)
-}
-
-/// `name: value` lines as the inside of a JSON object.
-pub fn annotated(lines: &str) -> String {
-    let pairs = lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| {
-        let (name, value) = line.split_once(": ").unwrap();
-        format!("\"nginx.ingress.kubernetes.io/{name}\": {value:?}")
-    });
-    pairs.collect::<Vec<_>>().join(", ")
 }
 
 /// Status and Location of an answer.
@@ -226,4 +211,49 @@ fn redirects_change_with_the_ingress() {
     wait_until("the other address", || {
         redirect(&podium, "a.example", "/app") == to(301, "https://two.example")
     });
+}
+
+#[test]
+fn from_to_www_redirect_both_ways() {
+    let web = Backend::start("web");
+    let www = annotated("from-to-www-redirect: true");
+    let manifests = [
+        service("web", &[&web]),
+        ingress("bare", &www, &[("bare.example", "/", "Prefix", "web")]),
+        ingress("www", &www, &[("www.other.example", "/", "Prefix", "web")]),
+        ingress("both", &www, &[("both.example", "/", "Prefix", "web")]),
+        ingress("taken", "", &[("www.both.example", "/", "Prefix", "web")]),
+        ingress(
+            "wrong",
+            &annotated("from-to-www-redirect: yes"),
+            &[("c.example", "/", "Prefix", "web")],
+        ),
+    ];
+    let podium = Ingress::start(&[("a.yaml", &manifests.concat())], &[]);
+    let port = podium.http.port();
+    for (host, path, location) in [
+        ("www.bare.example", "/x/?y=1", format!("http://bare.example:{port}/x/?y=1")),
+        ("WWW.bare.example:99", "/x/", format!("http://bare.example:{port}/x")),
+        ("other.example", "/", format!("http://www.other.example:{port}")),
+    ] {
+        assert_eq!(redirect(&podium, host, path), to(308, &location), "{host}{path}");
+    }
+    for host in ["bare.example", "www.other.example", "both.example", "www.both.example"] {
+        assert_eq!(podium.get(host, "/").seen("backend"), "web", "{host}");
+    }
+    assert_eq!(podium.get("www.c.example", "/").status, 404);
+}
+
+#[test]
+fn options_of_redirects() {
+    let web = Backend::start("web");
+    let options = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: options}\ndata: {http-redirect-code: \"301\", \
+                   no-tls-redirect-locations: \"/app/plain, /.well-known/acme-challenge\", force-ssl-redirect: \"true\"}\n";
+    let rules =
+        annotated_ingresses(&["preserve-trailing-slash: true", "force-ssl-redirect: false"]);
+    let manifests = format!("{}{options}{rules}", service("web", &[&web]));
+    let podium = Ingress::start(&[("a.yaml", &manifests)], &["--configmap", "default/options"]);
+    assert_eq!(redirect(&podium, "a.example", "/app/"), to(301, "https://a.example/app/"));
+    assert_eq!(podium.get("a.example", "/app/plain/x").seen("backend"), "web");
+    assert_eq!(podium.get("b.example", "/app").seen("backend"), "web");
 }

@@ -106,7 +106,10 @@ impl Replacement {
 
     fn of_found(&self, from: &Regex, text: &[u8], values: &Values<'_>) -> Option<Vec<u8>> {
         let captures = from.captures(text)?;
-        Some(self.to.expand_captured(values, Some(&captures)))
+        Some(
+            self.to
+                .expand_captured(values, |group| captures.get(group).map(|found| found.as_bytes())),
+        )
     }
 }
 

@@ -108,7 +108,6 @@ pub async fn ask(
     request: &RequestHeader,
     state: &mut RequestState,
 ) -> Step {
-    state.forwarded.identify(request);
     let said = remembered(proxy, route, authority, target, request, state).await;
     match said {
         Ok(said) => {

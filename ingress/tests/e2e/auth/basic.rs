@@ -3,8 +3,8 @@
 use super::{get_with, start};
 use crate::backend::Backend;
 use crate::cluster::Cluster;
+use crate::harness::annotated;
 use crate::harness::{Answer, Ingress, ingress, service, wait_until};
-use crate::redirects::annotated;
 use std::fmt::Write as _;
 use std::process::Command;
 

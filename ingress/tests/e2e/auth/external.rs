@@ -3,8 +3,7 @@
 use super::{asking, get_with, start};
 use crate::authority::{Authority, header, plain};
 use crate::backend::Backend;
-use crate::harness::{Ingress, ingress, service, wait_until};
-use crate::redirects::annotated;
+use crate::harness::{Ingress, annotated, ingress, service, wait_until};
 
 #[test]
 fn auth_url_opens_on_2xx_and_shuts_on_401_and_403() {
