@@ -354,11 +354,18 @@ pub struct IngressOptions {
     pub strict_paths: bool,
     /// `annotations-risk-level`: riskier annotations are refused.
     pub risk_max: Risk,
+    /// `annotation-value-word-blocklist`: values with one of these are refused.
+    pub words_blocked: Vec<String>,
 }
 
 impl Default for IngressOptions {
     fn default() -> IngressOptions {
-        IngressOptions { cross_namespace: false, strict_paths: true, risk_max: Risk::High }
+        IngressOptions {
+            cross_namespace: false,
+            strict_paths: true,
+            risk_max: Risk::High,
+            words_blocked: Vec::new(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::patterns::Patterns;
 use super::values::{
-    duration, error_status, header_name, header_names, paths, proxies, seconds_or_zero,
+    duration, error_status, header_name, header_names, proxies, seconds_or_zero, texts,
 };
 use super::{LogEscape, Options, Risk};
 use crate::access_log::format::LogFormat;
@@ -123,10 +123,10 @@ pub const ROWS: &[OptionRow] = &[
         false => Ok(()),
         true => Err(Refusal::Refused(SNIPPET.into())),
     }),
-    harmless(
-        "annotation-value-word-blocklist",
-        "values of annotations are typed: no word in them can reach a configuration file",
-    ),
+    global("annotation-value-word-blocklist", |options, value| {
+        options.ingresses.words_blocked = texts(value);
+        Ok(())
+    }),
     global("global-allowed-response-headers", set!(headers.custom_allowed = header_names)),
     // Proxies in front.
     global("use-forwarded-headers", set!(forwarded.trusted = boolean)),
@@ -214,7 +214,7 @@ pub const ROWS: &[OptionRow] = &[
         _ => Err(Refusal::invalid("want 301, 302, 307 or 308")),
     }),
     global("no-tls-redirect-locations", |options, value| {
-        options.redirects.plain_paths = paths(value);
+        options.redirects.plain_paths = texts(value);
         Ok(())
     }),
     refused("use-port-in-redirects", "use --https-redirect-port"),
@@ -237,7 +237,7 @@ pub const ROWS: &[OptionRow] = &[
     global_auth("global-auth-always-set-cookie", "auth-always-set-cookie"),
     refused("global-auth-snippet", SNIPPET),
     global("no-auth-locations", |options, value| {
-        options.global_auth.exempt_paths = paths(value);
+        options.global_auth.exempt_paths = texts(value);
         Ok(())
     }),
     // Logs.
