@@ -7,6 +7,7 @@
 pub mod access;
 pub mod authentication;
 pub mod canary;
+pub mod forbidden;
 pub mod limits;
 pub mod logging;
 pub mod redirects;
@@ -27,6 +28,7 @@ use redirects::Redirects;
 use response::Response;
 use rewriting::Rewriting;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::LazyLock;
 use tls::Tls;
 use upstream::Upstream;
@@ -44,6 +46,16 @@ pub enum Support {
     Harmless(&'static str),
     /// It has no effect and its user has to know; what to use instead.
     Refused(&'static str),
+}
+
+impl fmt::Display for Support {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Support::Honoured => f.write_str("honoured"),
+            Support::Harmless(why) => write!(f, "harmless: {why}"),
+            Support::Refused(instead) => write!(f, "refused: {instead}"),
+        }
+    }
 }
 
 /// One annotation, by its name without the prefix.
@@ -323,5 +335,31 @@ mod table {
         let settings = Settings::default();
         let rows: usize = settings.groups().iter().map(|group| group.rows().len()).sum();
         assert_eq!(rows, KNOWN.len());
+    }
+
+    fn problems(name: &str, value: &str) -> Vec<String> {
+        let annotations = BTreeMap::from([(format!("{PREFIX}{name}"), value.to_string())]);
+        let read = parse(&ObjectKey::new("shop", "web"), &annotations, &Settings::default());
+        read.problems.iter().map(|problem| problem.message.clone()).collect()
+    }
+
+    #[test]
+    fn every_harmless_annotation_is_no_problem_whatever_it_says() {
+        for (name, support) in known() {
+            if matches!(support, Support::Harmless(_)) {
+                assert_eq!(problems(name, "whatever"), Vec::<String>::new(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_refused_annotation_is_named_with_what_to_use_instead() {
+        for (name, support) in known() {
+            if let Support::Refused(instead) = support {
+                let found = problems(name, "whatever");
+                assert!(found.len() == 1 && found[0].contains(instead), "{name}: {found:?}");
+                assert!(instead.len() > 10, "{name}: {instead:?} helps nobody");
+            }
+        }
     }
 }

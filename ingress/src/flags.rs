@@ -19,9 +19,17 @@ enum Meaning {
     IgnoredValue(&'static str),
     /// Its users would miss it; what to do instead. An empty value is what there is.
     RefusedValue(&'static str),
+    /// The same for any value but this one.
+    Only(&'static str, &'static str),
 }
 
+<<<<<<< HEAD
 use Meaning::{IgnoredSwitch, IgnoredValue, Port, RefusedValue, Renamed, Switch, Unless};
+=======
+use Meaning::{
+    IgnoredSwitch, IgnoredValue, Only, Port, RefusedSwitch, RefusedValue, Renamed, Switch, Unless,
+};
+>>>>>>> 6219f88 (ingress: annotations-risk-level and annotation-value-word-blocklist are kept; every option and every row that does nothing is tested)
 
 const NGINX: &str = "there is no nginx here";
 const WEBHOOK: &str =
@@ -95,6 +103,27 @@ const FLAGS: &[(&str, Meaning)] = &[
     ("watch-namespace-selector", RefusedValue("name one namespace with --watch-namespace")),
     ("apiserver-host", RefusedValue("name the API server in a file for --kubeconfig")),
     ("certificate-authority", RefusedValue("name the authority in a file for --kubeconfig")),
+<<<<<<< HEAD
+=======
+    ("healthz-host", RefusedValue("name address and port with --status-bind-address")),
+    ("health-check-path", Only("/healthz", "health is told at /healthz, /readyz and /livez")),
+    (
+        "annotations-prefix",
+        Only(
+            "nginx.ingress.kubernetes.io",
+            "annotations have the prefix nginx.ingress.kubernetes.io",
+        ),
+    ),
+    ("ingress-class-by-name", RefusedSwitch("select classes by --controller-class")),
+    (
+        "disable-catch-all",
+        RefusedSwitch("Ingresses without a host are always taken; use an admission policy"),
+    ),
+    (
+        "disable-svc-external-name",
+        RefusedSwitch("ExternalName Services are always taken; use an admission policy"),
+    ),
+>>>>>>> 6219f88 (ingress: annotations-risk-level and annotation-value-word-blocklist are kept; every option and every row that does nothing is tested)
 ];
 
 /// Our arguments, and what is to be said about the ones left out.
@@ -132,8 +161,10 @@ pub fn translate(arguments: Vec<String>) -> Result<Translated, String> {
         match known {
             None => translated.arguments.push(argument),
             Some((flag, meaning)) => {
-                let takes_value =
-                    matches!(meaning, Port(_) | Renamed(_) | IgnoredValue(_) | RefusedValue(_));
+                let takes_value = matches!(
+                    meaning,
+                    Port(_) | Renamed(_) | IgnoredValue(_) | RefusedValue(_) | Only(..)
+                );
                 let value = if takes_value { value.or_else(|| rest.next()) } else { value };
                 translated.take(flag, *meaning, value)?;
             }
@@ -170,7 +201,14 @@ impl Translated {
             RefusedValue(instead) if !given()?.is_empty() => {
                 return Err(format!("--{flag}: {instead}"));
             }
+<<<<<<< HEAD
             RefusedValue(_) => {}
+=======
+            Only(value, instead) if given()? != value => {
+                return Err(format!("--{flag}: {instead}"));
+            }
+            RefusedSwitch(_) | RefusedValue(_) | Only(..) => {}
+>>>>>>> 6219f88 (ingress: annotations-risk-level and annotation-value-word-blocklist are kept; every option and every row that does nothing is tested)
         }
         Ok(())
     }
@@ -205,7 +243,11 @@ mod tests {
                 "run --http-bind-address 0.0.0.0:8080 --status-bind-address 0.0.0.0:10255",
                 1,
             ),
-            ("--unicorns --tcp-services-configmap=", "run --unicorns", 0),
+            (
+                "--unicorns --tcp-services-configmap= --health-check-path=/healthz",
+                "run --unicorns",
+                0,
+            ),
             ("check --http-port a", "check --http-port a", 0),
             ("--version", "--version", 0),
             ("", "", 0),
@@ -220,7 +262,12 @@ mod tests {
     fn what_would_be_missed_is_refused() {
         for (theirs, says) in [
             ("--tcp-services-configmap=ns/tcp", "LoadBalancer"),
+<<<<<<< HEAD
             ("--watch-namespace-selector=a=b", "--watch-namespace"),
+=======
+            ("--disable-catch-all", "admission policy"),
+            ("--annotations-prefix=example.com", "have the prefix"),
+>>>>>>> 6219f88 (ingress: annotations-risk-level and annotation-value-word-blocklist are kept; every option and every row that does nothing is tested)
             ("--http-port=http", "wants a port"),
             ("--http-port", "wants a value"),
         ] {

@@ -61,3 +61,16 @@ pub use run::{AccessLogFormat, Config, ReportingConfig, RunError, Source, run};
 pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
     options::values::duration(text).ok()
 }
+
+/// Every annotation there is, and what becomes of it, in words: for the table in the documentation.
+pub fn known_annotations() -> Vec<(&'static str, String)> {
+    annotations::known().into_iter().map(|(name, support)| (name, support.to_string())).collect()
+}
+
+/// The same for every option of the ConfigMap.
+pub fn known_options() -> Vec<(&'static str, String)> {
+    let rows = options::table::ROWS.iter();
+    let mut all: Vec<_> = rows.map(|row| (row.name, row.support().to_string())).collect();
+    all.sort();
+    all
+}

@@ -129,8 +129,6 @@ pub struct TlsOptions {
     pub v1_3: bool,
     /// `ssl-ciphers` in the words of OpenSSL, best first; `None` for all that are safe.
     pub ciphers: Option<String>,
-    /// `ssl-reject-handshake`: no fake certificate for hosts without one.
-    pub reject_unknown_hosts: bool,
     /// `ssl-session-tickets`.
     pub session_tickets: bool,
     /// `use-http2`.
@@ -139,14 +137,7 @@ pub struct TlsOptions {
 
 impl Default for TlsOptions {
     fn default() -> TlsOptions {
-        TlsOptions {
-            v1_2: true,
-            v1_3: true,
-            ciphers: None,
-            reject_unknown_hosts: false,
-            session_tickets: false,
-            http2: true,
-        }
+        TlsOptions { v1_2: true, v1_3: true, ciphers: None, session_tickets: false, http2: true }
     }
 }
 
@@ -189,8 +180,6 @@ impl Default for ConnectionOptions {
 /// Connections to endpoints.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointConnectionOptions {
-    /// `upstream-keepalive-connections`: idle ones kept; 0 keeps none.
-    pub idle_max: usize,
     /// `upstream-keepalive-timeout`: how long an idle one is kept.
     pub idle_timeout: Duration,
     /// `retry-non-idempotent`.
@@ -200,7 +189,6 @@ pub struct EndpointConnectionOptions {
 impl Default for EndpointConnectionOptions {
     fn default() -> EndpointConnectionOptions {
         EndpointConnectionOptions {
-            idle_max: 320,
             idle_timeout: Duration::from_secs(60),
             retry_non_idempotent: false,
         }
@@ -351,15 +339,15 @@ pub enum LogEscape {
 pub struct IngressOptions {
     /// `allow-cross-namespace-resources`: annotations may name Secrets of other namespaces.
     pub cross_namespace: bool,
-    /// `strict-validate-path-type`: Exact and Prefix paths hold only what paths are made of.
-    pub strict_paths: bool,
     /// `annotations-risk-level`: riskier annotations are refused.
     pub risk_max: Risk,
+    /// `annotation-value-word-blocklist`: values with one of these are refused.
+    pub words_blocked: Vec<String>,
 }
 
 impl Default for IngressOptions {
     fn default() -> IngressOptions {
-        IngressOptions { cross_namespace: false, strict_paths: true, risk_max: Risk::High }
+        IngressOptions { cross_namespace: false, risk_max: Risk::High, words_blocked: Vec::new() }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::listener::{self, App, BindError, Connections, Edge};
 use crate::metrics::{Identity, Metrics};
 use crate::objects::ObjectKey;
 use crate::options::config_map::ConfigMapOptions;
-use crate::options::{AccessLogOptions, ConnectionOptions, EndpointConnectionOptions};
+use crate::options::{AccessLogOptions, ConnectionOptions};
 use crate::options::{ForwardedOptions, LogEscape, Options};
 use crate::proxy::{AnswersCache, IngressProxy, Mirrors};
 use crate::report::Reporter;
@@ -354,10 +354,6 @@ fn options(config: &Config) -> Options {
             header_timeout: config.header_timeout,
             drain_timeout: config.drain_timeout,
             ..defaults.connections
-        },
-        endpoint_connections: EndpointConnectionOptions {
-            idle_max: config.upstream_keepalive_connections,
-            ..defaults.endpoint_connections
         },
         access_log: AccessLogOptions {
             enabled: config.access_log != AccessLogFormat::Off,

@@ -334,4 +334,100 @@ mod tests {
         let gone = reader.read(&world(&json!({})));
         assert!(gone.options.blocked.sources.is_empty());
     }
+
+    /// A value that is not the default, and one that is wrong, if any is.
+    const VALUES: &[(&str, &str, &str)] = &[
+        ("add-headers", "infra/extra", "nowhere"),
+        ("allow-backend-server-header", "true", "x"),
+        ("allow-cross-namespace-resources", "true", "x"),
+        ("annotation-value-word-blocklist", "load_module", ""),
+        ("annotations-risk-level", "Low", "x"),
+        ("block-cidrs", "192.0.2.0/24", "x"),
+        ("block-referers", "~bad", "~("),
+        ("block-user-agents", "bad", "~("),
+        ("client-body-timeout", "9", "x"),
+        ("client-header-timeout", "9", "0"),
+        ("compute-full-forwarded-for", "true", "x"),
+        ("disable-access-log", "true", "x"),
+        ("disable-http-access-log", "true", "x"),
+        ("enable-access-log-for-default-backend", "true", "x"),
+        ("enable-real-ip", "true", "x"),
+        ("enable-underscores-in-headers", "true", "x"),
+        ("forwarded-for-header", "x-client", "a b"),
+        ("generate-request-id", "false", "x"),
+        ("global-allowed-response-headers", "x-a", "a b"),
+        ("hide-headers", "x-a", "a b"),
+        ("hsts", "false", "x"),
+        ("hsts-include-subdomains", "false", "x"),
+        ("hsts-max-age", "9", "x"),
+        ("hsts-preload", "true", "x"),
+        ("http-redirect-code", "301", "200"),
+        ("http2-max-concurrent-streams", "9", "0"),
+        ("ignore-invalid-headers", "false", "x"),
+        ("keep-alive", "9", "x"),
+        ("keep-alive-requests", "9", "0"),
+        ("limit-conn-status-code", "429", "200"),
+        ("limit-req-status-code", "429", "200"),
+        ("log-format-escape-json", "true", "x"),
+        ("log-format-escape-none", "true", "x"),
+        ("log-format-upstream", "$status", "$unicorn"),
+        ("no-auth-locations", "/open", ""),
+        ("no-tls-redirect-locations", "/open", ""),
+        ("proxy-add-original-uri-header", "true", "x"),
+        ("proxy-protocol-header-timeout", "9s", "x"),
+        ("proxy-real-ip-cidr", "192.0.2.0/24", "x"),
+        ("proxy-set-headers", "infra/extra", "nowhere"),
+        ("retry-non-idempotent", "true", "x"),
+        ("server-tokens", "true", "x"),
+        ("skip-access-log-urls", "/health", "~("),
+        ("ssl-ciphers", "ECDHE-RSA-AES128-GCM-SHA256", ""),
+        ("ssl-protocols", "TLSv1.3", "SSLv3"),
+        ("ssl-session-tickets", "true", "x"),
+        ("upstream-keepalive-timeout", "9", "x"),
+        ("use-forwarded-headers", "true", "x"),
+        ("use-http2", "false", "x"),
+        ("use-proxy-protocol", "true", "x"),
+        ("worker-shutdown-timeout", "9s", "x"),
+    ];
+
+    #[test]
+    fn every_option_of_its_own_is_read_and_checked() {
+        let read = |name: &str, value: &str| reader().read(&world(&json!({ name: value })));
+        for (name, good, wrong) in VALUES {
+            let taken = read(name, good);
+            let own = |problem: &Problem| problem.field == field(name);
+            assert!(!taken.problems.iter().any(own), "{name}: {:?}", taken.problems);
+            assert_ne!(taken.options, Options::default(), "{name}");
+            if !wrong.is_empty() {
+                let refused = read(name, wrong);
+                assert!(refused.problems.iter().any(own), "{name}: {wrong:?} is taken");
+            }
+        }
+        use super::super::table::ROWS;
+        for row in ROWS {
+            let listed = VALUES.iter().any(|(name, ..)| *name == row.name);
+            let is_own = matches!(
+                row.target,
+                Target::Global(_) | Target::HeadersForClients | Target::HeadersForEndpoints
+            );
+            assert_eq!(listed, is_own && row.name != "allow-snippet-annotations", "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn every_harmless_option_is_no_problem_and_every_refused_one_says_what_to_use() {
+        use super::super::table::ROWS;
+        for row in ROWS {
+            let read = reader().read(&world(&json!({ row.name: "true" })));
+            match row.target {
+                Target::Harmless(_) => assert!(read.problems.is_empty(), "{}", row.name),
+                Target::Refused(instead) => {
+                    assert!(read.problems[0].message.contains(instead), "{}", row.name);
+                    let off = reader().read(&world(&json!({ row.name: "false" })));
+                    assert!(off.problems.is_empty(), "{}", row.name);
+                }
+                _ => {}
+            }
+        }
+    }
 }

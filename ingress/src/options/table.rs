@@ -2,7 +2,7 @@
 
 use super::patterns::Patterns;
 use super::values::{
-    duration, error_status, header_name, header_names, paths, proxies, seconds_or_zero,
+    duration, error_status, header_name, header_names, proxies, seconds_or_zero, texts,
 };
 use super::{LogEscape, Options, Risk};
 use crate::access_log::format::LogFormat;
@@ -117,16 +117,19 @@ pub const ROWS: &[OptionRow] = &[
     OptionRow { name: "proxy-set-headers", target: Target::HeadersForEndpoints },
     // What Ingresses may say.
     global("allow-cross-namespace-resources", set!(ingresses.cross_namespace = boolean)),
-    global("strict-validate-path-type", set!(ingresses.strict_paths = boolean)),
+    harmless(
+        "strict-validate-path-type",
+        "Exact and Prefix paths are compared as text: no character of theirs means anything else",
+    ),
     global("annotations-risk-level", set!(ingresses.risk_max = risk)),
     global("allow-snippet-annotations", |_, value| match boolean(value)? {
         false => Ok(()),
         true => Err(Refusal::Refused(SNIPPET.into())),
     }),
-    harmless(
-        "annotation-value-word-blocklist",
-        "values of annotations are typed: no word in them can reach a configuration file",
-    ),
+    global("annotation-value-word-blocklist", |options, value| {
+        options.ingresses.words_blocked = texts(value);
+        Ok(())
+    }),
     global("global-allowed-response-headers", set!(headers.custom_allowed = header_names)),
     // Proxies in front.
     global("use-forwarded-headers", set!(forwarded.trusted = boolean)),
@@ -152,7 +155,10 @@ pub const ROWS: &[OptionRow] = &[
         options.tls.ciphers = Some(value.to_owned()).filter(|value| !value.is_empty());
         Ok(())
     }),
-    global("ssl-reject-handshake", set!(tls.reject_unknown_hosts = boolean)),
+    refused(
+        "ssl-reject-handshake",
+        "hosts without a certificate are served the one of --default-ssl-certificate, or a self-signed one",
+    ),
     global("ssl-session-tickets", set!(tls.session_tickets = boolean)),
     global("use-http2", set!(tls.http2 = boolean)),
     global("http2-max-concurrent-streams", set!(connections.http2_streams_max = positive)),
@@ -183,7 +189,10 @@ pub const ROWS: &[OptionRow] = &[
     global("client-header-timeout", set!(connections.header_timeout = seconds)),
     global("client-body-timeout", set!(connections.body_timeout = seconds)),
     global("worker-shutdown-timeout", set!(connections.drain_timeout = duration)),
-    global("upstream-keepalive-connections", set!(endpoint_connections.idle_max = number)),
+    harmless(
+        "upstream-keepalive-connections",
+        "idle connections to endpoints are kept as the flag of this name says, for all endpoints together",
+    ),
     global("upstream-keepalive-timeout", set!(endpoint_connections.idle_timeout = seconds)),
     harmless("upstream-keepalive-time", "connections to endpoints are not ended by their age"),
     harmless("upstream-keepalive-requests", "connections to endpoints are not ended by their use"),
@@ -214,7 +223,7 @@ pub const ROWS: &[OptionRow] = &[
         _ => Err(Refusal::invalid("want 301, 302, 307 or 308")),
     }),
     global("no-tls-redirect-locations", |options, value| {
-        options.redirects.plain_paths = paths(value);
+        options.redirects.plain_paths = texts(value);
         Ok(())
     }),
     refused("use-port-in-redirects", "use --https-redirect-port"),
@@ -237,7 +246,7 @@ pub const ROWS: &[OptionRow] = &[
     global_auth("global-auth-always-set-cookie", "auth-always-set-cookie"),
     refused("global-auth-snippet", SNIPPET),
     global("no-auth-locations", |options, value| {
-        options.global_auth.exempt_paths = paths(value);
+        options.global_auth.exempt_paths = texts(value);
         Ok(())
     }),
     // Logs.

@@ -66,8 +66,8 @@ pub fn proxies(value: &str) -> Result<Vec<IpNet>, Refusal> {
     })
 }
 
-/// Beginnings of paths, separated by commas.
-pub fn paths(value: &str) -> Vec<String> {
+/// Texts separated by commas, such as beginnings of paths.
+pub fn texts(value: &str) -> Vec<String> {
     list(value).map(str::to_owned).collect()
 }
 

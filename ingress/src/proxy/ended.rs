@@ -4,6 +4,7 @@ use super::{IngressProxy, RequestState, answered};
 use crate::access_log::line::header_bytes;
 use crate::access_log::{AccessLog, Attempt, Entry};
 use crate::metrics::series::Finished;
+use crate::metrics::traffic::TRAFFIC;
 use crate::variables::Values;
 use pingora::Error;
 use pingora::proxy::Session;
@@ -30,7 +31,14 @@ pub fn record(
     let mut all = [NO_ATTEMPT; ATTEMPTS_MAX];
     let attempts = attempts(state, &mut all);
     let last = attempts.last();
+<<<<<<< HEAD
     if let Some(error) = error.filter(|_| !state.replaced) {
+=======
+    if let Some(more @ 1..) = i64::try_from(attempts.len()).ok().map(|count| count - 1) {
+        TRAFFIC.retries.add(more);
+    }
+    if let Some(error) = error {
+>>>>>>> ops
         let endpoint = last.map(|attempt| attempt.address);
         tracing::warn!(status, ?endpoint, tries = attempts.len(), "request failed: {error}");
     }

@@ -150,8 +150,11 @@ impl Parsed {
     pub fn of(key: &ObjectKey, ingress: &Ingress, policy: &Policy, shared: &mut Shared) -> Parsed {
         let none = BTreeMap::new();
         let written = ingress.metadata.annotations.as_ref().unwrap_or(&none);
-        let Annotated { settings, closed, problems } =
-            annotations::parse(key, written, &policy.defaults);
+        let mut read = annotations::parse(key, written, &policy.defaults);
+        for (name, refusal) in annotations::forbidden::check(written, &policy.options.ingresses) {
+            read.refuse(key, name, None, refusal);
+        }
+        let Annotated { settings, closed, problems } = read;
         let mut named = settings.named_objects();
         let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
         let secrets = tls.filter_map(|tls| tls.secret_name.as_ref()).filter(|n| !n.is_empty());
