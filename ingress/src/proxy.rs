@@ -9,12 +9,12 @@ mod access;
 mod answers;
 mod connection;
 mod ended;
-mod framing;
+pub mod framing;
 mod headers;
 mod limits;
 mod redirects;
 mod response;
-mod target;
+pub mod target;
 mod upgrade;
 mod upstream;
 
@@ -87,7 +87,7 @@ pub struct RequestState {
 impl IngressProxy {
     /// Takes a request through the stages before an endpoint. An answer ends it.
     async fn admit(&self, session: &Session, state: &mut RequestState) -> Result<(), Answer> {
-        framing::check(session)?;
+        framing::check(session.as_downstream())?;
         let request = session.req_header();
         let target = RequestTarget::read(request).ok_or(Answer::status(400))?;
         if request.method == Method::TRACE {
