@@ -11,6 +11,12 @@
 //! - A rewrite target may name groups of its path, not nginx variables.
 //! - Requests are streamed to endpoints; nginx reads the whole body first.
 //! - A broken Secret leaves its last good certificate in use.
+//! - Only WebSockets may leave HTTP: an upgrade to anything else is answered as a plain request.
+//! - Hop-by-hop headers end here, those that `Connection` names among them; nginx passes some on.
+//! - Requests sent ahead of an answer on HTTP/1.1 (pipelining) are not read: the connection ends after it.
+//! - What a request and its Host disagree on is refused; nginx routes by the one and passes on the other.
+//!
+//! Smaller ones, with their reasons, are the table in `tests/differential/exceptions.rs`.
 //! - An authority (`auth-url`) hears `X-Forwarded-*` from trusted proxies only, its cookies reach the client
 //!   one by one, and a URL without a path asks for `/`.
 //! - `auth-secret` without `auth-type` closes a location, and no realm switches a guard off.
@@ -24,6 +30,8 @@ pub mod check;
 mod class;
 mod controller;
 mod credentials;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handover;
 mod htpasswd;
 mod http_client;

@@ -13,14 +13,14 @@ mod cors;
 mod ended;
 mod errors;
 mod forwarded;
-mod framing;
+pub mod framing;
 mod headers;
 mod limits;
 mod mirror;
 mod redirects;
 mod response;
 mod rewritten;
-mod target;
+pub mod target;
 mod upgrade;
 mod upstream;
 
@@ -126,7 +126,7 @@ impl IngressProxy {
 
     /// Takes a request through the stages before an endpoint. An answer ends it.
     async fn admit(&self, session: &Session, state: &mut RequestState) -> Result<(), Answer> {
-        framing::check(session)?;
+        framing::check(session.as_downstream())?;
         let request = session.req_header();
         let mut target = RequestTarget::read(request).ok_or(Answer::status(400))?;
         if request.method == Method::TRACE {

@@ -31,14 +31,10 @@ pub fn record(
     let mut all = [NO_ATTEMPT; ATTEMPTS_MAX];
     let attempts = attempts(state, &mut all);
     let last = attempts.last();
-<<<<<<< HEAD
-    if let Some(error) = error.filter(|_| !state.replaced) {
-=======
     if let Some(more @ 1..) = i64::try_from(attempts.len()).ok().map(|count| count - 1) {
         TRAFFIC.retries.add(more);
     }
-    if let Some(error) = error {
->>>>>>> ops
+    if let Some(error) = error.filter(|_| !state.replaced) {
         let endpoint = last.map(|attempt| attempt.address);
         tracing::warn!(status, ?endpoint, tries = attempts.len(), "request failed: {error}");
     }

@@ -6,10 +6,10 @@
 
 use super::answers::Answer;
 use http::header;
-use pingora::proxy::Session;
+use pingora::protocols::http::ServerSession;
 
 /// Refuses a request with more than one way to find its end.
-pub fn check(session: &Session) -> Result<(), Answer> {
+pub fn check(session: &ServerSession) -> Result<(), Answer> {
     let headers = &session.req_header().headers;
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
@@ -24,10 +24,8 @@ pub fn check(session: &Session) -> Result<(), Answer> {
         _ => false,
     };
     // The library has taken a length beside chunks out of the header already.
-    let sent_length = session
-        .as_downstream()
-        .as_http1()
-        .is_some_and(|session| names_length(&session.get_headers_raw_bytes()));
+    let http1 = session.as_http1();
+    let sent_length = http1.is_some_and(|http1| names_length(&http1.get_headers_raw_bytes()));
     if chunked && one_length && !sent_length { Ok(()) } else { Err(Answer::status(400)) }
 }
 

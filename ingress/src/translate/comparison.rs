@@ -202,7 +202,8 @@ fn state(index: &Index) -> String {
                 .unwrap();
         }
         if let Some(certificate) = index.snapshot.certificates.get(host) {
-            writeln!(text, "{host}: {:?}", certificate.names).unwrap();
+            let names: Vec<_> = certificate.certificates.iter().map(|one| &one.names).collect();
+            writeln!(text, "{host}: {names:?}").unwrap();
         }
         for path in REQUESTS {
             let Some(route) = index.snapshot.route_by(rules, path.as_bytes()) else {

@@ -1,0 +1,7 @@
+//! Annotations of an Ingress.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| podium_ingress::fuzzing::annotations(data));

@@ -1,0 +1,7 @@
+//! The matcher of expressions against a naive one.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| podium_ingress::fuzzing::expressions(data));

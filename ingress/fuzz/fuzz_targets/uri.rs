@@ -1,0 +1,7 @@
+//! Targets, their normal form and rewrites.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| podium_ingress::fuzzing::uri(data));
