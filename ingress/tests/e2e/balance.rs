@@ -284,7 +284,7 @@ fn session_cookie_attributes() {
 
 #[test]
 fn session_cookie_secure_is_set_where_the_client_uses_tls() {
-    let web = web(2, &[("affinity", "cookie")]);
+    let web = web(2, &[("affinity", "cookie"), ("session-cookie-secure", "false")]);
     let (head, good) = curl(&[
         "-k",
         "-D",
