@@ -138,11 +138,6 @@ impl Backend {
         self.set.load()
     }
 
-    /// Whether objects said just this before.
-    pub fn is_at(&self, addresses: &[Address]) -> bool {
-        self.source.lock().unwrap_or_else(PoisonError::into_inner).addresses == addresses
-    }
-
     /// Replaces the endpoints; those that stay keep their state.
     pub fn replace(&self, addresses: &[Address]) {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);

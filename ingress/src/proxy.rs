@@ -45,7 +45,7 @@ use forwarded::Forwarded;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 pub use mirror::Mirrors;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Digest;
+use pingora::protocols::{ALPN, Digest};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
@@ -335,12 +335,13 @@ impl ProxyHttp for IngressProxy {
         &self,
         session: &mut Session,
         reused: bool,
-        _: &HttpPeer,
+        peer: &HttpPeer,
         fd: RawFd,
         _: Option<&Digest>,
         state: &mut RequestState,
     ) -> Result<()> {
-        state.attempts.connected(session, reused, fd);
+        let h2 = peer.options.alpn == ALPN::H2;
+        state.attempts.connected(session, reused, h2, fd);
         Ok(())
     }
 

@@ -59,3 +59,34 @@ async fn look_up(name: Name, backends: Arc<[Arc<Backend>]>) {
         Err(error) => tracing::debug!("looking up {host}: {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::{Address, BackendKey, Care};
+    use crate::objects::ObjectKey;
+
+    #[tokio::test]
+    async fn a_name_is_resolved_and_followed() {
+        let key = BackendKey {
+            service: ObjectKey::new("shop", "external"),
+            port: "80".into(),
+            by_cluster_ip: false,
+            care: Care::default(),
+        };
+        let unknown = Address::Name("nobody.invalid".into(), 80);
+        let local = Address::Name("localhost".into(), 80);
+        let backend = Arc::new(Backend::new(key.clone(), &[unknown, local]));
+        let mut snapshot = Snapshot::default();
+        snapshot.backends.insert(key, backend.clone());
+        let task = tokio::spawn(keep_resolved(Arc::new(ArcSwap::from_pointee(snapshot))));
+        let found = async {
+            while backend.endpoints().is_empty() {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), found).await.unwrap();
+        assert!(backend.endpoints().addresses().all(|address| address.ip().is_loopback()));
+        task.abort();
+    }
+}

@@ -130,7 +130,7 @@ impl Attempts {
     }
 
     /// There is a connection. `fd` is its socket.
-    pub fn connected(&mut self, session: &Session, reused: bool, fd: RawFd) {
+    pub fn connected(&mut self, session: &Session, reused: bool, h2: bool, fd: RawFd) {
         let Some(attempt) = &mut self.last else {
             return;
         };
@@ -139,7 +139,8 @@ impl Attempts {
         if !reused {
             attempt.endpoint.passive.worked();
         }
-        let guarded = reused && is_non_idempotent(&session.req_header().method);
+        // HTTP/2 says itself what it did not get to.
+        let guarded = reused && !h2 && is_non_idempotent(&session.req_header().method);
         self.delivery = guarded.then(|| Delivery::watch(fd)).flatten();
     }
 

@@ -139,16 +139,16 @@ mod tests {
         let all = check(&[certificate.clone(), key.clone(), authority.clone()], true);
         let all = all.unwrap().unwrap();
         assert!(all.client.is_some() && all.authorities.is_some());
-        let only_authority = check(&[authority.clone()], true).unwrap().unwrap();
+        let only_authority = check(std::slice::from_ref(&authority), true).unwrap().unwrap();
         assert!(only_authority.client.is_none());
         assert_ne!(all.digest, only_authority.digest);
         for (pairs, verify, why) in [
             (&[][..], false, "neither"),
             (&[certificate.clone(), key.clone()], true, "no key ca.crt"),
-            (&[certificate.clone()], false, "belong together"),
+            (std::slice::from_ref(&certificate), false, "belong together"),
             (&[certificate.clone(), ("tls.key", "no key".into())], false, "tls.key"),
             (
-                &[certificate, ("tls.key", other.signing_key.serialize_pem())],
+                &[certificate.clone(), ("tls.key", other.signing_key.serialize_pem())],
                 false,
                 "does not serve",
             ),

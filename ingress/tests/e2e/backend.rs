@@ -58,7 +58,9 @@ impl Backend {
     /// Stops like a killed pod: the port refuses, connections break.
     pub fn kill(&self) {
         self.state.stopped.store(true, Ordering::SeqCst);
-        drop(TcpStream::connect(self.address));
+        while TcpStream::connect(self.address).is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
         for stream in self.state.open.lock().unwrap().drain(..) {
             drop(stream.shutdown(Shutdown::Both));
         }

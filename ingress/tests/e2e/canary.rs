@@ -1,7 +1,7 @@
 //! `canary-*`: which requests the variant of a service gets.
 
 use crate::backend::Backend;
-use crate::harness::{Answer, Ingress, ingress, service};
+use crate::harness::{Answer, Ingress, ingress, service, wait_until};
 
 struct Shop {
     podium: Ingress,
@@ -102,8 +102,8 @@ fn canary_by_header_pattern_is_an_expression() {
     let broken = by("(");
     assert_eq!(broken.backend("X-Canary: (\r\n"), "old");
     assert_eq!(broken.backend(""), "new");
-    let metrics = broken.podium.metrics();
-    assert!(metrics.contains("kind=\"Ingress\",severity=\"error\"} 1"), "{metrics}");
+    let counted = || broken.podium.metrics().contains("kind=\"Ingress\",severity=\"error\"} 1");
+    wait_until("the problem is counted", counted);
 }
 
 #[test]

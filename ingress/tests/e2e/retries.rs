@@ -77,8 +77,8 @@ fn proxy_next_upstream_off_and_wrong() {
     assert_eq!(web.statuses("GET", "/?hangup-one=1"), [200, 200, 502, 502]);
     let web = two(&[("proxy-next-upstream", "sometimes")]);
     assert_eq!(web.statuses("GET", "/?hangup-one=1"), [200; 4]);
-    let metrics = web.podium.metrics();
-    assert!(metrics.contains("kind=\"Ingress\",severity=\"error\"} 1"), "{metrics}");
+    let counted = || web.podium.metrics().contains("kind=\"Ingress\",severity=\"error\"} 1");
+    wait_until("the problem is counted", counted);
 }
 
 #[test]
@@ -113,8 +113,8 @@ fn proxy_connect_timeout_proxy_send_timeout_and_wrong_ones() {
     let rules = ingress("a", &annotations.join(", "), &[("a.example", "/", "Prefix", "web")]);
     let podium = Ingress::start(&[("a.yaml", &format!("{slices}{rules}"))], &[]);
     assert!(matches!(podium.get("a.example", "/").status, 502 | 504));
-    let metrics = podium.metrics();
-    assert!(metrics.contains("kind=\"Ingress\",severity=\"error\"} 1"), "{metrics}");
+    let counted = || podium.metrics().contains("kind=\"Ingress\",severity=\"error\"} 1");
+    wait_until("the problem is counted", counted);
 }
 
 #[test]

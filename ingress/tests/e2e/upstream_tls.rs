@@ -153,8 +153,8 @@ fn backend_protocol_https_auto_http_and_the_rest() {
     assert!(good && body.contains("protocol: TLSv1.3"), "{body}");
     assert_eq!(podium.get("fcgi.example", "/").status, 503);
     assert_eq!(podium.get("wrong.example", "/").status, 400, "the default is HTTP");
-    let metrics = podium.metrics();
-    assert!(metrics.contains("kind=\"Ingress\",severity=\"error\"} 2"), "{metrics}");
+    let counted = || podium.metrics().contains("kind=\"Ingress\",severity=\"error\"} 2");
+    wait_until("the problem is counted", counted);
 }
 
 #[test]
@@ -298,6 +298,6 @@ fn proxy_ssl_ciphers_and_proxy_ssl_protocols_say_what_cannot_be_had() {
     for (host, status) in [("default", 200), ("ciphers", 200), ("protocols", 200), ("old", 503)] {
         assert_eq!(podium.get(&format!("{host}.example"), "/").status, status, "{host}");
     }
-    let metrics = podium.metrics();
-    assert!(metrics.contains("kind=\"Ingress\",severity=\"error\"} 2"), "{metrics}");
+    let counted = || podium.metrics().contains("kind=\"Ingress\",severity=\"error\"} 2");
+    wait_until("the problem is counted", counted);
 }
