@@ -106,11 +106,6 @@ impl TlsPolicy {
         TlsPolicy { demands, config: OnceLock::new() }
     }
 
-    /// What it is for.
-    pub fn demands(&self) -> &Demands {
-        &self.demands
-    }
-
     /// The configuration, made once.
     pub fn config(&self, context: &TlsContext) -> Result<Arc<ServerConfig>, Error> {
         self.config.get_or_init(|| build(&self.demands, context).map(Arc::new)).clone()
