@@ -86,15 +86,17 @@ pub fn write(upstream: &mut RequestHeader, state: &RequestState) -> Result<()> {
     for name in HEADERS {
         upstream.remove_header(name);
     }
-    let Some(judged) = &state.client_certificate else {
-        return Ok(());
-    };
-    upstream.insert_header(HEADERS[0], judged.verify.clone())?;
-    let values = [&judged.subject, &judged.issuer, &judged.certificate];
-    for (name, value) in HEADERS[1..].iter().zip(values) {
-        if let Some(value) = value {
-            upstream.insert_header(*name, value.clone())?;
-        }
+    for (name, value) in headers(state) {
+        upstream.insert_header(name, value.clone())?;
     }
     Ok(())
+}
+
+/// What endpoints and authorities are told about the client's certificate.
+pub fn headers(state: &RequestState) -> impl Iterator<Item = (&'static str, &HeaderValue)> {
+    let told = state.client_certificate.iter().flat_map(|judged| {
+        let values = [&judged.subject, &judged.issuer, &judged.certificate];
+        std::iter::once(Some(&judged.verify)).chain(values.map(Option::as_ref))
+    });
+    HEADERS.into_iter().zip(told).filter_map(|(name, value)| Some((name, value?)))
 }

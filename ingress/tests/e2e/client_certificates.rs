@@ -1,5 +1,6 @@
 //! `auth-tls-*` with real curl and openssl: who is let in, what others get, what endpoints are told.
 
+use crate::authority::Authority;
 use crate::backend::Backend;
 use crate::harness::{Answer, Ingress, curl, ingress, parse, service, wait_until};
 use crate::tls::{Pair, certificate, secret};
@@ -243,6 +244,23 @@ fn auth_tls_pass_certificate_to_upstream_sends_the_pem() {
         }
     }
     assert_eq!(sent, escaped);
+}
+
+/// An authority (`auth-url`) hears of the certificate what endpoints hear.
+#[test]
+fn auth_url_is_told_about_the_certificate() {
+    let (web, clients) = (Backend::start("web"), Clients::new());
+    let authority = Authority::saying("200 OK", "");
+    let url = format!("http://{}/", authority.address);
+    let ingresses = guarded(HOST, "/", &[("auth-tls-secret", "default/ca"), ("auth-url", &url)]);
+    let (podium, _) = start(&web, &clients, &ingresses);
+    let forged = ["-H", "ssl-client-subject-dn: CN=root", "-H", "ssl-client-cert: forged"];
+    let answer = fetch(&podium, &clients, HOST, "client", &forged);
+    assert_eq!(answer.status, 200);
+    assert_eq!(authority.last_header("ssl-client-verify").as_deref(), Some("SUCCESS"));
+    let subject = authority.last_header("ssl-client-subject-dn");
+    assert_eq!(subject, Some(answer.seen("ssl-client-subject-dn")));
+    assert!(!authority.last().contains("root") && !authority.last().contains("forged"));
 }
 
 #[test]

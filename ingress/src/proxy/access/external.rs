@@ -7,7 +7,7 @@ use super::answers_cache::{Found, Key};
 use super::{Answer, IngressProxy, RequestState, RequestTarget, Step};
 use crate::http_client::{Body, Destination, HttpClientError, discard};
 use crate::metrics::traffic::TRAFFIC;
-use crate::proxy::values;
+use crate::proxy::{client_certificate, values};
 use crate::resources::authority::{Authority, destination};
 use crate::snapshot::Route;
 use crate::variables::Values;
@@ -327,6 +327,9 @@ fn headers(
     let redirect = settings.request_redirect.clone();
     let redirect = redirect.unwrap_or_else(|| value(values.request_uri.into()));
     headers.insert("x-auth-request-redirect", redirect);
+    for (name, value) in client_certificate::headers(state) {
+        headers.insert(name, value.clone());
+    }
     for (name, template) in &authority.headers {
         let text = template.expand(values);
         if text.is_empty() {
