@@ -23,13 +23,7 @@ enum Meaning {
     Only(&'static str, &'static str),
 }
 
-<<<<<<< HEAD
-use Meaning::{IgnoredSwitch, IgnoredValue, Port, RefusedValue, Renamed, Switch, Unless};
-=======
-use Meaning::{
-    IgnoredSwitch, IgnoredValue, Only, Port, RefusedSwitch, RefusedValue, Renamed, Switch, Unless,
-};
->>>>>>> 6219f88 (ingress: annotations-risk-level and annotation-value-word-blocklist are kept; every option and every row that does nothing is tested)
+use Meaning::{IgnoredSwitch, IgnoredValue, Only, Port, RefusedValue, Renamed, Switch, Unless};
 
 const NGINX: &str = "there is no nginx here";
 const WEBHOOK: &str =
@@ -103,8 +97,6 @@ const FLAGS: &[(&str, Meaning)] = &[
     ("watch-namespace-selector", RefusedValue("name one namespace with --watch-namespace")),
     ("apiserver-host", RefusedValue("name the API server in a file for --kubeconfig")),
     ("certificate-authority", RefusedValue("name the authority in a file for --kubeconfig")),
-<<<<<<< HEAD
-=======
     ("healthz-host", RefusedValue("name address and port with --status-bind-address")),
     ("health-check-path", Only("/healthz", "health is told at /healthz, /readyz and /livez")),
     (
@@ -114,16 +106,6 @@ const FLAGS: &[(&str, Meaning)] = &[
             "annotations have the prefix nginx.ingress.kubernetes.io",
         ),
     ),
-    ("ingress-class-by-name", RefusedSwitch("select classes by --controller-class")),
-    (
-        "disable-catch-all",
-        RefusedSwitch("Ingresses without a host are always taken; use an admission policy"),
-    ),
-    (
-        "disable-svc-external-name",
-        RefusedSwitch("ExternalName Services are always taken; use an admission policy"),
-    ),
->>>>>>> 6219f88 (ingress: annotations-risk-level and annotation-value-word-blocklist are kept; every option and every row that does nothing is tested)
 ];
 
 /// Our arguments, and what is to be said about the ones left out.
@@ -201,14 +183,10 @@ impl Translated {
             RefusedValue(instead) if !given()?.is_empty() => {
                 return Err(format!("--{flag}: {instead}"));
             }
-<<<<<<< HEAD
-            RefusedValue(_) => {}
-=======
             Only(value, instead) if given()? != value => {
                 return Err(format!("--{flag}: {instead}"));
             }
-            RefusedSwitch(_) | RefusedValue(_) | Only(..) => {}
->>>>>>> 6219f88 (ingress: annotations-risk-level and annotation-value-word-blocklist are kept; every option and every row that does nothing is tested)
+            RefusedValue(_) | Only(..) => {}
         }
         Ok(())
     }
@@ -262,12 +240,8 @@ mod tests {
     fn what_would_be_missed_is_refused() {
         for (theirs, says) in [
             ("--tcp-services-configmap=ns/tcp", "LoadBalancer"),
-<<<<<<< HEAD
             ("--watch-namespace-selector=a=b", "--watch-namespace"),
-=======
-            ("--disable-catch-all", "admission policy"),
             ("--annotations-prefix=example.com", "have the prefix"),
->>>>>>> 6219f88 (ingress: annotations-risk-level and annotation-value-word-blocklist are kept; every option and every row that does nothing is tested)
             ("--http-port=http", "wants a port"),
             ("--http-port", "wants a value"),
         ] {
