@@ -77,8 +77,6 @@ impl Route {
 /// location stays the main one's in everything but the choice of endpoints.
 #[derive(Debug)]
 pub struct CanaryRoute {
-    /// The Ingress it comes from.
-    pub ingress: Arc<ObjectKey>,
     /// Its settings: `canary` says which requests it takes.
     pub settings: Arc<Settings>,
     /// Where they go.

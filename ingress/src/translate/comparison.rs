@@ -209,7 +209,7 @@ fn state(index: &Index) -> String {
             let Some(route) = index.snapshot.route_by(rules, path.as_bytes()) else {
                 continue;
             };
-            let canary = route.canary.as_ref().map(|canary| (&canary.ingress, &canary.backend.key));
+            let canary = route.canary.as_ref().map(|canary| &canary.backend.key);
             let default = route.default_backend.as_ref().map(|backend| &backend.key);
             writeln!(
                 text,

@@ -273,7 +273,11 @@ impl Compiler<'_> {
         };
         let catch_all = ingress.spec.as_ref().and_then(|spec| scope.spec(spec));
         let (shares, problems, fallbacks) = (scope.shares, scope.problems, scope.fallbacks);
-        let shares = shares.into_iter().map(|(host, share)| (host, Arc::new(share))).collect();
+        let shares = shares.into_iter().map(|(host, mut share)| {
+            share.claims.shrink_to_fit();
+            (host, Arc::new(share))
+        });
+        let shares = shares.collect();
         let order = Order::of(key, ingress);
         let mut compiled = Compiled {
             order,
@@ -547,11 +551,7 @@ impl Scope<'_, '_> {
         place: Place,
         backend: Arc<Backend>,
     ) {
-        let route = Arc::new(CanaryRoute {
-            ingress: self.key.clone(),
-            settings: self.settings.clone(),
-            backend,
-        });
+        let route = Arc::new(CanaryRoute { settings: self.settings.clone(), backend });
         let key = PathKey::new(path_type, &text.into());
         if let Some(share) = self.shares.get_mut(host) {
             share.canaries.push(CanaryClaim { key, route, place });

@@ -17,7 +17,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Host {
     /// The Ingresses that name it, oldest first.
-    members: BTreeMap<Order, Arc<Share>>,
+    members: Vec<(Order, Arc<Share>)>,
     /// Those of them that say something about the host as a whole: most hosts have none, and looking for
     /// them among thousands would make every change slow.
     speakers: BTreeMap<Order, Arc<Share>>,
@@ -73,7 +73,9 @@ impl Host {
         }
         if let Some((order, share)) = old {
             was_claims[start..was_claims.len() - end].iter().for_each(|c| self.withdraw(order, c));
-            self.members.remove(order);
+            if let Ok(at) = self.member(order) {
+                self.members.remove(at);
+            }
             self.speakers.remove(order);
             for canary in &share.canaries {
                 self.touched.insert(canary.key.clone());
@@ -83,7 +85,11 @@ impl Host {
         }
         if let Some((order, share)) = new {
             is_claims[start..is_claims.len() - end].iter().for_each(|c| self.enter(order, c));
-            self.members.insert(order.clone(), share.clone());
+            if let Err(at) = self.member(order) {
+                // Most hosts have one.
+                self.members.reserve_exact(usize::from(self.members.is_empty()));
+                self.members.insert(at, (order.clone(), share.clone()));
+            }
             if share.speaks_for_host() {
                 self.speakers.insert(order.clone(), share.clone());
             }
@@ -94,6 +100,10 @@ impl Host {
                 canaries.insert(at, (order.clone(), canary.clone()));
             }
         }
+    }
+
+    fn member(&self, order: &Order) -> Result<usize, usize> {
+        self.members.binary_search_by(|(other, _)| other.cmp(order))
     }
 
     fn withdraw(&mut self, order: &Order, claim: &Claim) {
@@ -109,12 +119,15 @@ impl Host {
         self.touched.insert(claim.key.clone());
         let claims = &mut self.paths.entry(claim.key.clone()).or_default().claims;
         let at = claims.partition_point(|(o, c)| (o, c.place) < (order, claim.place));
+        // Most paths are wanted by one.
+        claims.reserve_exact(usize::from(claims.is_empty()));
         claims.insert(at, (order.clone(), claim.clone()));
     }
 
     /// The Ingresses that make it a host: canaries do not.
     fn mains(&self) -> impl Iterator<Item = (&Order, &Arc<Share>)> {
-        self.members.iter().filter(|(_, share)| share.root.is_some())
+        let members = self.members.iter().map(|(order, share)| (order, share));
+        members.filter(|(_, share)| share.root.is_some())
     }
 
     /// It has rules of its own, or a default backend.

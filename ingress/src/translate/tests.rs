@@ -77,8 +77,7 @@ fn check(manifests: &str, requests: &[&str], expected: Expect) {
                     ends.join(" ")
                 );
                 if let Some(canary) = &route.canary {
-                    write!(text, " canary {} {}", canary.ingress, canary.backend.upstream_name)
-                        .unwrap();
+                    write!(text, " canary {}", canary.backend.upstream_name).unwrap();
                 }
                 if let Some(backend) = &route.default_backend {
                     write!(text, " default {}", backend.upstream_name).unwrap();
@@ -531,7 +530,7 @@ fn canary_joins_the_rule_of_the_same_host_path_and_type() {
         &["a.example/x", "a.example/x/1", "a.example/y", "b.example/"],
         expect![[r#"
             a.example/x -> shop/exact shop-web-80 [10.0.0.1:8080]
-            a.example/x/1 -> shop/main shop-web-80 [10.0.0.1:8080] canary shop/new shop-other-80
+            a.example/x/1 -> shop/main shop-web-80 [10.0.0.1:8080] canary shop-other-80
             a.example/y -> 404 under shop/exact
             b.example/ -> 404
             Error: Ingress shop/alone: spec.rules[0].http.paths[0].path: there is no Ingress without canary for "/y" of a.example with the same path type: nothing to be a canary of
@@ -558,8 +557,8 @@ fn canary_of_a_default_backend_joins_the_root_of_the_host() {
         &format!("{WEB}{OTHER}{}", rules.concat()),
         &["a.example/", "a.example/any", "b.example/any"],
         expect![[r#"
-            a.example/ -> shop/root shop-web-81 [10.0.0.1:9090] canary shop/new shop-other-80
-            a.example/any -> shop/root shop-web-81 [10.0.0.1:9090] canary shop/new shop-other-80
+            a.example/ -> shop/root shop-web-81 [10.0.0.1:9090] canary shop-other-80
+            a.example/any -> shop/root shop-web-81 [10.0.0.1:9090] canary shop-other-80
             b.example/any -> 404 under shop/bare
             Error: Ingress shop/none: spec.rules[0].http.paths[0].path: there is no Ingress without canary for "/" of b.example with the same path type: nothing to be a canary of
         "#]],
