@@ -5,7 +5,7 @@
 
 use crate::annotations::{self, PREFIX, Settings};
 use crate::htpasswd::Passwords;
-use crate::matcher::expression::Expression;
+use crate::matcher::expression::{Expression, build};
 use crate::matcher::{ExpressionMatcher, PathMatcher, PathType, prefix_key};
 use crate::objects::ObjectKey;
 use crate::proxy::framing;
@@ -90,7 +90,7 @@ pub fn expressions(data: &[u8]) {
         let text: Arc<str> = line.into();
         let mut whole = RegexBuilder::new(&format!("^{text}"));
         let whole = whole.case_insensitive(true).unicode(false).size_limit(1 << 20).build();
-        if let (Ok(expression), Ok(whole)) = (Expression::compile(&text), whole)
+        if let (Ok(expression), Ok(whole)) = (Expression::compile(&text, build), whole)
             && all.iter().all(|(known, _)| *known != text)
         {
             let expression = Arc::new(expression);
@@ -124,7 +124,7 @@ pub fn uri(data: &[u8]) {
 
     let mut text = || String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
     let (path, to) = (text(), text());
-    let Some(rewrite) = Expression::compile(&path)
+    let Some(rewrite) = Expression::compile(&path, build)
         .ok()
         .and_then(|expression| Rewrite::parse(&to, Arc::new(expression)).ok())
     else {
