@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod client_stream;
+mod gathered;
 mod hello;
 pub mod link;
 mod passthrough;
@@ -287,7 +288,13 @@ async fn handshake(mut socket: Socket, edge: &Edge) -> Result<Handshake, hello::
         return Ok(Handshake::Passthrough(socket, hello.received, backend.clone()));
     }
     let config = host.policy.config(&edge.tls)?;
-    let stream = StartHandshake::from_parts(hello.accepted, socket).into_stream(config).await?;
+    let started = StartHandshake::from_parts(hello.accepted, socket);
+    let done = started.into_stream(config).into_fallible().await;
+    let stream = done.map_err(|(error, mut socket)| {
+        // The client is told why.
+        socket.flush_now();
+        error
+    })?;
     Ok(Handshake::Done(stream))
 }
 

@@ -1,5 +1,6 @@
 //! A client's connection as pingora wants it, with or without TLS.
 
+use super::gathered::Gathered;
 use super::link::Link;
 use super::socket::Socket;
 use async_trait::async_trait;
@@ -32,6 +33,8 @@ pub enum Transport {
 #[derive(Debug)]
 pub struct ClientStream {
     transport: Transport,
+    /// Not encrypted yet.
+    gathered: Gathered,
     link: Arc<Link>,
     carrier: Arc<ProxyDigest>,
     socket: Arc<SocketDigest>,
@@ -59,6 +62,7 @@ impl ClientStream {
         let mut stream = ClientStream {
             socket: Arc::new(SocketDigest::from_raw_fd(-1)),
             transport,
+            gathered: Gathered::default(),
             link,
             carrier: Arc::new(carrier),
             ssl,
@@ -88,6 +92,10 @@ impl ClientStream {
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
+        if !self.gathered.rest().is_empty() {
+            // Encrypting does not wait; what it comes to goes as far as there is room.
+            let _ = futures::FutureExt::now_or_never(self.flush());
+        }
         self.tcp_mut().flush_now();
     }
 }
@@ -117,9 +125,10 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.transport {
+        let this = &mut *self;
+        match &mut this.transport {
             Transport::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => this.gathered.poll_write(&mut **stream, cx, bytes),
         }
     }
 
@@ -128,9 +137,10 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.transport {
+        let this = &mut *self;
+        match &mut this.transport {
             Transport::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Tls(stream) => this.gathered.poll_write_vectored(&mut **stream, cx, slices),
         }
     }
 
@@ -139,16 +149,24 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.transport {
+        let this = &mut *self;
+        match &mut this.transport {
             Transport::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => {
+                ready!(this.gathered.poll_send_all(&mut **stream, cx))?;
+                Pin::new(stream).poll_flush(cx)
+            }
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.transport {
+        let this = &mut *self;
+        match &mut this.transport {
             Transport::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => {
+                ready!(this.gathered.poll_send_all(&mut **stream, cx))?;
+                Pin::new(stream).poll_shutdown(cx)
+            }
         }
     }
 }

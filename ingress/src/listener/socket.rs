@@ -1,29 +1,24 @@
 //! A client's TCP connection: small writes are gathered, and bytes can be put back to be read again.
 
+use super::gathered::Gathered;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Writes are gathered up to this size, so that an answer's header and a small body are one packet.
-const GATHER_BYTES_MAX: usize = 4096;
-/// More slices than this are left for the next write.
-const SLICES_MAX: usize = 32;
-
 /// The connection.
 #[derive(Debug)]
 pub struct Socket {
     stream: TcpStream,
     unread: Vec<u8>,
-    gathered: Vec<u8>,
-    written: usize,
+    gathered: Gathered,
 }
 
 impl Socket {
     /// A connection just accepted.
     pub fn new(stream: TcpStream) -> Socket {
-        Socket { stream, unread: Vec::new(), gathered: Vec::new(), written: 0 }
+        Socket { stream, unread: Vec::new(), gathered: Gathered::default() }
     }
 
     /// The connection itself.
@@ -43,35 +38,8 @@ impl Socket {
 
     /// Writes as much as is possible without waiting; for the end.
     pub fn flush_now(&mut self) {
-        if self.written < self.gathered.len() {
-            let _ = self.stream.try_write(&self.gathered[self.written..]);
-            self.gathered.clear();
-            self.written = 0;
-        }
-    }
-
-    /// Sends what was gathered together with `more`; how much of `more` went out.
-    fn poll_send(&mut self, cx: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        loop {
-            let waiting = self.gathered.len() - self.written;
-            let slices: Vec<IoSlice<'_>> = [IoSlice::new(&self.gathered[self.written..])]
-                .into_iter()
-                .filter(|slice| !slice.is_empty())
-                .chain(more.iter().take(SLICES_MAX).map(|slice| IoSlice::new(slice)))
-                .collect();
-            let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            if sent >= waiting {
-                self.gathered.clear();
-                self.written = 0;
-                if sent > waiting || more.is_empty() {
-                    return Poll::Ready(Ok(sent - waiting));
-                }
-            } else {
-                self.written += sent;
-            }
+        if !self.gathered.rest().is_empty() {
+            let _ = self.stream.try_write(self.gathered.rest());
         }
     }
 }
@@ -98,14 +66,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.gathered.len() + bytes.len() <= GATHER_BYTES_MAX {
-            self.gathered.extend_from_slice(bytes);
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        if self.gathered.is_empty() {
-            return Pin::new(&mut self.stream).poll_write(cx, bytes);
-        }
-        self.poll_send(cx, &[IoSlice::new(bytes)])
+        let socket = &mut *self;
+        socket.gathered.poll_write(&mut socket.stream, cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -113,19 +75,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        if self.gathered.len() + total <= GATHER_BYTES_MAX {
-            for slice in slices {
-                self.gathered.extend_from_slice(slice);
-            }
-            return Poll::Ready(Ok(total));
-        }
-        if self.gathered.is_empty() {
-            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        }
-        let slices: Vec<IoSlice<'_>> =
-            slices.iter().filter(|slice| !slice.is_empty()).map(|s| IoSlice::new(s)).collect();
-        self.poll_send(cx, &slices)
+        let socket = &mut *self;
+        socket.gathered.poll_write_vectored(&mut socket.stream, cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -133,10 +84,8 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.gathered.is_empty() {
-            ready!(self.poll_send(cx, &[]))?;
-        }
-        Poll::Ready(Ok(()))
+        let socket = &mut *self;
+        socket.gathered.poll_send_all(&mut socket.stream, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
