@@ -266,11 +266,11 @@ async fn secure_connection(
     };
     let tls = TlsLink::of(stream.get_ref().1);
     let link = link(ends, options, Some(tls));
-    http(Transport::Tls(Box::new(stream)), link, edge, connections).await;
+    http(Transport::Tls(stream), link, edge, connections).await;
 }
 
 enum Handshake {
-    Done(tokio_rustls::server::TlsStream<Socket>),
+    Done(Box<tokio_rustls::server::TlsStream<Socket>>),
     Passthrough(Socket, Vec<u8>, Arc<crate::balance::Backend>),
 }
 
@@ -295,7 +295,7 @@ async fn handshake(mut socket: Socket, edge: &Edge) -> Result<Handshake, hello::
         socket.flush_now();
         error
     })?;
-    Ok(Handshake::Done(stream))
+    Ok(Handshake::Done(Box::new(stream)))
 }
 
 fn link(ends: Ends, options: Arc<Options>, tls: Option<TlsLink>) -> Arc<Link> {

@@ -19,12 +19,15 @@ use std::sync::{Arc, Weak};
 /// ingress-nginx warns this long before a certificate expires.
 const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(240);
 
+/// Secrets by the place that names them: an Ingress, and which of its sections.
+type Named = BTreeMap<(Order, usize), Option<ObjectKey>>;
+
 /// The certificates in use.
 #[derive(Debug, Default)]
 pub struct Certificates {
     secrets: HashMap<ObjectKey, State>,
     /// Who names a host under `spec.tls`, oldest first, with which Secret.
-    hosts: HashMap<Arc<str>, BTreeMap<(Order, usize), Option<ObjectKey>>>,
+    hosts: HashMap<Arc<str>, Named>,
     /// What is different since this was last asked.
     changes: BTreeMap<ObjectKey, Option<Arc<Certificate>>>,
     /// When the next certificate begins or ceases to be valid, or is about to.

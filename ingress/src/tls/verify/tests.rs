@@ -187,7 +187,7 @@ fn certificates_of_version_1_are_judged() {
     };
     let authorities = Authorities::new(vec![read("ours.crt")], &[]).unwrap();
     let (ours, theirs) = (read("ours-client.crt"), read("theirs-client.crt"));
-    assert_eq!(authorities.verify(&[ours.clone()], 1, super::now()), Ok(()));
+    assert_eq!(authorities.verify(std::slice::from_ref(&ours), 1, super::now()), Ok(()));
     assert!(authorities.verify(&[theirs], 1, super::now()).is_err_and(|r| r.unknown_authority));
     let late = UnixTime::since_unix_epoch(Duration::from_secs(super::now().as_secs() + 900_000));
     assert!(authorities.verify(&[ours], 1, late).is_err());
