@@ -5,6 +5,7 @@ use super::Policy;
 use super::backends::Backends;
 use super::expressions::Expressions;
 use crate::annotations::redirects::Redirects;
+use crate::annotations::tls::Tls;
 use crate::annotations::values::Refusal;
 use crate::annotations::{self, Annotated, Settings};
 use crate::balance::Backend;
@@ -132,6 +133,8 @@ impl Share {
             && (self.tls
                 || settings.redirects.from_to_www
                 || settings.redirects.app_root.is_some()
+                || settings.tls != Tls::default()
+                || self.resources.client_auth.is_some()
                 || !settings.rewriting.server_aliases.is_empty())
     }
 }

@@ -160,7 +160,12 @@ impl Host {
 
     /// What its Ingresses say of TLS.
     pub fn tls_demands(&self) -> HostDemands {
-        HostDemands::of(self.mains().map(|(_, share)| (&share.settings.tls, &*share.resources)))
+        // The first counts as the one that makes the host, whether or not it says anything.
+        let first = self.mains().next().map(|(_, share)| share);
+        let more =
+            self.speakers.values().filter(|share| first.is_none_or(|f| !Arc::ptr_eq(f, share)));
+        let all = first.into_iter().chain(more);
+        HostDemands::of(all.map(|share| (&share.settings.tls, &*share.resources)))
     }
 
     /// The Ingress that wants clients to be sent here from the host with or without `www.`.
