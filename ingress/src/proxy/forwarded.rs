@@ -77,8 +77,7 @@ impl Forwarded {
             let single = |name: &HeaderName| request.headers.get(name).cloned();
             forwarded.host = single(&X_FORWARDED_HOST);
             forwarded.forwarded_port = single(&X_FORWARDED_PORT);
-            forwarded.proto =
-                single(&X_FORWARDED_PROTO).filter(|proto| *proto == "http" || *proto == "https");
+            forwarded.proto = single(&X_FORWARDED_PROTO).filter(|proto| !proto.is_empty());
         }
         forwarded
     }
@@ -87,9 +86,20 @@ impl Forwarded {
     pub fn scheme(&self) -> &'static str {
         match &self.proto {
             Some(proto) if proto == "https" => "https",
-            Some(_) => "http",
-            None if self.tls => "https",
-            None => "http",
+            Some(proto) if proto == "http" => "http",
+            _ if self.tls => "https",
+            _ => "http",
+        }
+    }
+
+    /// What endpoints are told of it: the word of a trusted proxy, whatever that is.
+    pub fn scheme_value(&self) -> HeaderValue {
+        const HTTP: HeaderValue = HeaderValue::from_static("http");
+        const HTTPS: HeaderValue = HeaderValue::from_static("https");
+        match &self.proto {
+            Some(proto) => proto.clone(),
+            None if self.tls => HTTPS,
+            None => HTTP,
         }
     }
 

@@ -15,8 +15,6 @@ use std::net::IpAddr;
 
 /// The host of a request that names none.
 const NO_HOST: HeaderValue = HeaderValue::from_static("_");
-const HTTP: HeaderValue = HeaderValue::from_static("http");
-const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const PROXY: HeaderName = HeaderName::from_static("proxy");
 const X_ORIGINAL_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-original-forwarded-for");
 const X_ORIGINAL_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-original-forwarded-host");
@@ -42,8 +40,8 @@ pub fn identify(
     upstream.insert_header("X-Real-IP", client.clone())?;
     upstream.insert_header("X-Forwarded-For", chain.unwrap_or(client))?;
     upstream.insert_header("X-Forwarded-Host", host)?;
-    upstream.insert_header("X-Forwarded-Port", port_value(forwarded))?;
-    let scheme = if forwarded.scheme() == "https" { HTTPS } else { HTTP };
+    upstream.insert_header("X-Forwarded-Port", port_value(forwarded, options))?;
+    let scheme = forwarded.scheme_value();
     upstream.insert_header("X-Forwarded-Proto", scheme.clone())?;
     upstream.insert_header("X-Forwarded-Scheme", scheme.clone())?;
     upstream.insert_header("X-Scheme", scheme)?;
@@ -154,11 +152,13 @@ fn host_value(upstream: &mut RequestHeader, forwarded: &Forwarded) -> Result<Hea
     Ok(NO_HOST)
 }
 
-/// Clients reach https at its own port, whatever the listener binds.
-fn port_value(forwarded: &Forwarded) -> HeaderValue {
+/// Clients reach https at its own port, whatever the listener binds, unless a proxy in front says which.
+fn port_value(forwarded: &Forwarded, options: &Options) -> HeaderValue {
     match forwarded.port_value() {
         Some(port) => port.clone(),
-        None if forwarded.tls => HeaderValue::from_static("443"),
+        None if forwarded.tls && !options.connections.proxy_protocol => {
+            HeaderValue::from_static("443")
+        }
         None if forwarded.port == 80 => HeaderValue::from_static("80"),
         None => HeaderValue::from(forwarded.port),
     }

@@ -2,7 +2,10 @@
 
 mod affinity;
 mod auth;
+mod authtls;
 mod canary;
+mod cors;
+mod errors;
 mod guards;
 mod redirects;
 mod rewriting;

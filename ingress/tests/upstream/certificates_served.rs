@@ -3,7 +3,9 @@
 
 use crate::certificates::{Authority, names, object, self_signed};
 use crate::client::{Reply, Tls};
-use crate::world::{Sheet, Site, shared};
+use crate::harness::wait_until;
+use crate::world::{Sheet, Site, World, shared};
+use std::sync::Arc;
 
 const FAKE: &str = "Kubernetes Ingress Controller Fake Certificate";
 
@@ -74,6 +76,14 @@ fn a_name_with_a_dot_at_its_end() {
 }
 
 #[test]
+fn another_host_of_the_ingress_gets_no_certificate_that_does_not_name_it() {
+    let site = shared().new_site();
+    add_secret(&site, &["not.foo"]);
+    site.put(with_tls(&site));
+    is_fake(site.https("/").send().from("echo"));
+}
+
+#[test]
 fn tls_taken_away_serves_http_again() {
     let site = shared().new_site();
     add_secret(&site, &[&site.host]);
@@ -98,4 +108,25 @@ fn an_authoritys_certificate_is_served() {
     site.with("tls", pair.secret(&site.own("tls")));
     site.put(with_tls(&site));
     assert_eq!(hosts(site.https("/").send().from("echo")), [site.host.clone()]);
+}
+
+#[test]
+fn default_ssl_certificate() {
+    let world = Arc::new(World::start(&["--default-ssl-certificate", "default/my-custom-cert"]));
+    world.put("default", &self_signed(&["*.custom.test"]).secret("my-custom-cert"));
+    let tls = |server_name: &str| Tls { server_name: server_name.into(), ..Tls::default() };
+    let ask = |host: &str| world.get(host, "/").address(world.podium.https).tls(tls(host)).send();
+    // Without any Ingress.
+    wait_until("the default certificate is served", || {
+        hosts(&ask("any.test")) == ["*.custom.test"]
+    });
+    ask("any.test").is(404);
+    // For a host whose certificate does not name it.
+    let site = world.new_site();
+    add_secret(&site, &["not.foo"]);
+    site.put(with_tls(&site));
+    assert_eq!(hosts(site.https("/").send().from("echo")), ["*.custom.test"]);
+    // For an Ingress without hosts.
+    world.put("any", &Sheet::new("any").default_backend("echo").to_yaml("any", "", 0));
+    assert_eq!(hosts(ask("any.test").from("echo")), ["*.custom.test"]);
 }

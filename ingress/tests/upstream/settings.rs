@@ -1,6 +1,6 @@
 //! What settings/*.go check of the ConfigMap's options and of flags.
 
-use crate::certificates::{names, object, self_signed};
+use crate::certificates::{endpoint_tls, names, object, self_signed};
 use crate::origin::Origin;
 use crate::world::{Sheet, Site, World, service};
 use std::sync::Arc;
@@ -28,6 +28,21 @@ fn forwarded(site: &Site) -> crate::client::Request {
 }
 
 #[test]
+fn forwarded_headers_believed() {
+    let world = configured(&[("use-forwarded-headers", "true")]);
+    let site = world.site(&[]);
+    let reply = forwarded(&site).header("X-Forwarded-Host", "myhost").send();
+    reply.from("echo").saw("host", "myhost").saw("x-forwarded-host", "myhost");
+    reply.saw("x-forwarded-proto", "myproto").saw("x-forwarded-scheme", "myproto");
+    reply.saw("x-forwarded-port", "1234").saw("x-forwarded-for", "1.2.3.4");
+    reply.saw("x-real-ip", "1.2.3.4");
+    // The first of several hosts counts.
+    let reply =
+        forwarded(&site).header("X-Forwarded-Host", "myhost.com, another.host,example.net").send();
+    reply.from("echo").saw("host", "myhost.com").saw("x-forwarded-host", "myhost.com");
+}
+
+#[test]
 fn forwarded_port_is_the_one_bound_over_http_and_443_over_https() {
     let site = secured(&[("ssl-redirect", "false")]);
     let port = site.world.podium.http.port().to_string();
@@ -49,6 +64,16 @@ fn not_believed(site: &Site) {
 #[test]
 fn forwarded_headers_not_believed() {
     not_believed(&configured(&[("use-forwarded-headers", "false")]).site(&[]));
+}
+
+#[test]
+fn enable_real_ip_believes_the_address_only() {
+    let site = configured(&[("enable-real-ip", "true")]).site(&[]);
+    let reply = forwarded(&site).header("X-Forwarded-Host", "myhost").send();
+    reply.from("echo").saw("host", &site.host).saw("x-forwarded-host", &site.host);
+    reply.saw("x-forwarded-proto", "http").saw("x-forwarded-for", "1.2.3.4");
+    reply.saw("x-forwarded-port", &site.world.podium.http.port().to_string());
+    not_believed(&configured(&[("enable-real-ip", "false")]).site(&[]));
 }
 
 #[test]
@@ -180,6 +205,54 @@ fn no_auth_locations_and_passwords() {
 }
 
 #[test]
+fn no_tls_redirect_locations() {
+    let world = configured(&[("no-tls-redirect-locations", "/check-no-tls")]);
+    let site = world.new_site();
+    let sheet = Sheet::new("web").tls("none").path("/check-no-tls", "Prefix", "echo");
+    site.put(sheet.path("/", "Prefix", "echo"));
+    site.get("/check-no-tls").send().from("echo");
+    site.get("/").send().is(308);
+    // The option replaces its default, the path of ACME challenges.
+    let location = format!("https://{}/.well-known/acme-challenge/x", site.host);
+    site.get("/.well-known/acme-challenge/x").send().is(308).has("location", &location);
+}
+
+#[test]
+fn add_headers() {
+    let world = configured(&[]);
+    let site = world.site(&[]);
+    let several = [("X-First", "Prepare for trouble!"), ("X-Second", "And make it double!")];
+    let headers = object("ConfigMap", "more", "data", &several);
+    world.configure(&[("add-headers", "default/more")], &headers);
+    let reply = site.get("/").send();
+    reply.from("echo").has("x-first", several[0].1).has("x-second", several[1].1);
+}
+
+#[test]
+fn proxy_set_headers() {
+    let world = configured(&[]);
+    let site = world.site(&[]);
+    let headers =
+        object("ConfigMap", "more", "data", &[("X-Added", "42"), ("X-Port", "$server_port")]);
+    world.configure(&[("proxy-set-headers", "default/more")], &headers);
+    let reply = site.get("/").header("X-Added", "client").send();
+    reply.from("echo").saw("x-added", "42");
+    reply.saw("x-port", &world.podium.http.port().to_string());
+}
+
+#[test]
+fn server_tokens() {
+    configured(&[("server-tokens", "false")])
+        .site(&[])
+        .get("/")
+        .send()
+        .from("echo")
+        .lacks("server");
+    let reply = configured(&[("server-tokens", "true")]).site(&[]).get("/").send();
+    reply.from("echo").expect(!reply.header("server").is_empty(), "a Server header");
+}
+
+#[test]
 fn timeouts_and_retries_are_defaults_of_locations() {
     let short = [("proxy-read-timeout", "1"), ("proxy-next-upstream-tries", "1")];
     let world = configured(&short);
@@ -212,6 +285,16 @@ fn body_size_is_a_default_of_locations() {
 }
 
 #[test]
+fn custom_http_errors_is_a_default_of_locations() {
+    let flags = ["--default-backend-service", "default/other"];
+    let world = Arc::new(World::configured_with(&[("custom-http-errors", "404,503")], &flags));
+    world.site(&[]).get("/status/404").send().from("other").saw("x-code", "404");
+    let own = world.site(&[("custom-http-errors", "418")]);
+    own.get("/status/404").send().is(404);
+    own.get("/status/418").send().from("other").saw("x-code", "418");
+}
+
+#[test]
 fn ssl_redirect_is_a_default_of_locations() {
     let world = configured(&[("ssl-redirect", "false")]);
     let site = world.new_site();
@@ -228,6 +311,68 @@ fn secured(options: &[(&str, &str)]) -> Site {
     site.with("tls", self_signed(&[&site.host]).secret("tls"));
     site.put(Sheet::new("web").tls("tls").path("/", "Prefix", "echo"));
     site
+}
+
+const HSTS: &str = "strict-transport-security";
+
+#[test]
+fn hsts() {
+    let year = secured(&[]);
+    year.https("/").send().from("echo").has(HSTS, "max-age=31536000; includeSubDomains");
+    year.get("/").send().is(308).lacks(HSTS);
+    for (options, value) in [
+        (&[("hsts-max-age", "86400")][..], "max-age=86400; includeSubDomains"),
+        (&[("hsts-max-age", "86400"), ("hsts-include-subdomains", "false")], "max-age=86400"),
+        (
+            &[
+                ("hsts-max-age", "86400"),
+                ("hsts-preload", "true"),
+                ("hsts-include-subdomains", "false"),
+            ],
+            "max-age=86400; preload",
+        ),
+    ] {
+        let site = secured(options);
+        site.https("/").send().from("echo").has(HSTS, value);
+        // What the endpoint says of it does not add to that.
+        let target = "/status/200?Strict-Transport-Security=max-age=3600;%20preload";
+        site.https(target).send().is(200).has(HSTS, value);
+    }
+    secured(&[("hsts", "false")]).https("/").send().from("echo").lacks(HSTS);
+}
+
+#[test]
+fn tls_protocols_and_ciphers() {
+    let options = [
+        ("ssl-ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"),
+        ("ssl-protocols", "TLSv1.2"),
+    ];
+    let site = secured(&options);
+    let text = handshake(&site, &[]);
+    assert!(text.contains("TLSv1.2") && text.contains("ECDHE-ECDSA-AES256-GCM-SHA384"), "{text}");
+}
+
+/// What openssl says of a handshake with a site.
+fn handshake(site: &Site, more: &[&str]) -> String {
+    let address = site.world.podium.https.to_string();
+    let out = std::process::Command::new("openssl")
+        .args(["s_client", "-connect", &address, "-servername", &site.host])
+        .args(more)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+#[test]
+fn redirects_name_neither_port_nor_a_made_up_host() {
+    let site = secured(&[]);
+    let asked = site.get("/").header("X-Forwarded-Host", "example.com:80");
+    asked.send().is(308).has("location", &format!("https://{}", site.host));
+    // Believed: the host it names, without its port.
+    let site = secured(&[("use-forwarded-headers", "true")]);
+    let asked = site.get("/").header("X-Forwarded-Host", "example.com:80");
+    asked.send().is(308).has("location", "https://example.com");
 }
 
 /// Off by default upstream, and here always: endpoints compress, and what they send is passed on.
@@ -295,11 +440,81 @@ fn tuning_of_nginx_serves() {
     }
 }
 
+/// The answer to a request from 192.168.0.1 to this port, as a proxy in front says.
+fn proxied(site: &Site, destination: u16, believed: &str) -> crate::client::Reply {
+    let preface = format!("PROXY TCP4 192.168.0.1 192.168.0.11 56324 {destination}\r\n");
+    let asked = site.get("/").preface(&preface);
+    let asked = if believed.is_empty() { asked } else { asked.header("X-Forwarded-For", believed) };
+    asked.send()
+}
+
+#[test]
+fn proxy_protocol() {
+    let site = secured(&[("use-proxy-protocol", "true"), ("ssl-redirect", "false")]);
+    let reply = proxied(&site, 1234, "");
+    reply.from("echo").saw("x-forwarded-port", "1234").saw("x-forwarded-proto", "http");
+    reply.saw("x-forwarded-for", "192.168.0.1").saw("host", &site.host);
+    // The port of HTTPS says that a proxy in front ended TLS.
+    let reply = proxied(&site, 443, "");
+    reply.from("echo").saw("x-forwarded-port", "443").saw("x-forwarded-proto", "https");
+    let preface = "PROXY TCP4 192.168.0.1 192.168.0.11 56324 1234\r\n";
+    let reply = site.https("/").preface(preface).send();
+    reply.from("echo").saw("x-forwarded-port", "1234").saw("x-forwarded-proto", "https");
+    reply.saw("x-scheme", "https").saw("x-forwarded-for", "192.168.0.1");
+    assert!(site.get("/").try_send().is_err(), "without the line nothing is answered");
+}
+
+#[test]
+fn proxy_protocol_and_forwarded_headers() {
+    let both = [("use-proxy-protocol", "true"), ("use-forwarded-headers", "true")];
+    let near = [&both[..], &[("proxy-real-ip-cidr", "127.0.0.0/8")]].concat();
+    let reply = proxied(&configured(&near).site(&[]), 1234, "192.168.0.111");
+    reply.from("echo").saw("x-forwarded-for", "192.168.0.1").saw("x-forwarded-port", "1234");
+    let trusted = [&both[..], &[("proxy-real-ip-cidr", "127.0.0.0/8,192.168.0.1/32")]].concat();
+    let reply = proxied(&configured(&trusted).site(&[]), 1234, "192.168.0.111");
+    reply.from("echo").saw("x-forwarded-for", "192.168.0.111");
+}
+
+#[test]
+fn ssl_passthrough() {
+    let world = Arc::new(World::start(&["--enable-ssl-passthrough"]));
+    let (passed, kept) = (world.new_site(), world.new_site());
+    let pod = Origin::start_tls("secure", endpoint_tls(&self_signed(&[&passed.host]), None));
+    passed.with("svc", service("secure", &[&pod]));
+    let sheet = Sheet::new("web").set(&[("ssl-passthrough", "true")]);
+    passed.put(sheet.path("/", "Prefix", "secure").tls("none"));
+    let reply = passed.https("/").send();
+    assert_eq!(names(&reply.from("secure").certificates[0]).1, [passed.host.clone()]);
+    reply.saw_no("x-forwarded-for");
+    // Without the annotation TLS ends here, and the endpoint is spoken to in plain HTTP.
+    kept.put(Sheet::new("web").path("/", "Prefix", "secure").tls("none"));
+    let reply = kept.https("/").send();
+    assert_eq!(names(&reply.certificates[0]).1, ["ingress.local"]);
+    reply.expect(reply.backend().is_empty(), "no answer of the endpoint");
+    passed.get("/").host("something.test").send().is(404);
+}
+
 #[test]
 fn ssl_passthrough_needs_the_flag() {
     let site = configured(&[]).site(&[("ssl-passthrough", "true")]);
     let reply = site.https("/").send();
     assert_eq!(names(&reply.from("echo").certificates[0]).1, ["ingress.local"]);
+}
+
+/// The annotations of sslciphers.go.
+#[test]
+fn ssl_ciphers_of_an_ingress() {
+    let ciphers = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384";
+    let world = configured(&[("ssl-protocols", "TLSv1.2")]);
+    let site = world.new_site();
+    site.with("tls", self_signed(&[&site.host]).secret("tls"));
+    let chosen = [("ssl-ciphers", ciphers), ("ssl-prefer-server-ciphers", "true")];
+    site.put(Sheet::new("web").set(&chosen).tls("tls").path("/", "Prefix", "echo"));
+    let text = handshake(
+        &site,
+        &["-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"],
+    );
+    assert!(text.contains("ECDHE-ECDSA-AES256-GCM-SHA384"), "{text}");
 }
 
 /// What metrics/metrics.go checks: clients that ask for hosts nobody named make no series.

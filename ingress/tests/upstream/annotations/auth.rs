@@ -52,6 +52,12 @@ fn with_wrong_credentials_401() {
 }
 
 #[test]
+fn a_401_has_cors_headers() {
+    let site = guarded(&[("auth", FOO)], &[("enable-cors", "true")]);
+    site.get("/").send().is(401).has("access-control-allow-origin", "*");
+}
+
+#[test]
 fn with_credentials_200() {
     let site = guarded(&[("auth", FOO)], &[]);
     // nginx forgets the credentials it checked itself.

@@ -14,6 +14,35 @@ fn allowlist_of_others_is_403() {
     }
 }
 
+/// A world that believes `X-Forwarded-For`, so that clients have the addresses a test needs.
+fn believing() -> Arc<World> {
+    Arc::new(World::configured(&[("use-forwarded-headers", "true")]))
+}
+
+#[track_caller]
+fn answers(site: &Site, clients: &[(&str, u16)]) {
+    for (client, status) in clients {
+        site.get("/").header("X-Forwarded-For", client).send().is(*status);
+    }
+}
+
+#[test]
+fn denylist_alone_allows_all_others() {
+    let site = believing().site(&[("denylist-source-range", "18.0.0.0/8, 56.0.0.1")]);
+    answers(&site, &[("18.0.0.1", 403), ("56.0.0.1", 403), ("56.0.0.2", 200)]);
+}
+
+#[test]
+fn denylist_comes_before_the_allowlist() {
+    let site = believing().site(&[
+        ("denylist-source-range", "18.1.0.0/16, 56.0.0.0/8"),
+        ("whitelist-source-range", "18.0.0.0/8, 55.0.0.0/8"),
+    ]);
+    let clients =
+        [("18.1.0.1", 403), ("10.10.10.10", 403), ("18.4.0.1", 200), ("55.55.55.55", 200)];
+    answers(&site, &clients);
+}
+
 /// How many of this many requests at once were answered 200, where all others were answered 503.
 fn served_at_once(site: &Site, requests: usize) -> usize {
     let statuses: Vec<u16> = thread::scope(|scope| {
@@ -103,13 +132,15 @@ fn snippets_have_no_effect() {
     }
 }
 
-/// Upstream leaves out Ingresses with such words, since they could become text of nginx.conf. Here values
-/// are typed, so that no word can do harm, and what is not of the type is refused by itself.
+/// Upstream leaves out Ingresses with such words (404); here their locations are closed, which says more.
 #[test]
-fn forbidden_words_are_not_looked_for() {
+fn forbidden_words_close_the_ingress() {
     let words = "something_forbidden,otherthing_forbidden,{";
     let world = Arc::new(World::configured(&[("annotation-value-word-blocklist", words)]));
     for value in ["\n# abc { }", "# something_forbidden"] {
-        world.site(&[("configuration-snippet", value)]).get("/").send().from("echo");
+        world.site(&[("configuration-snippet", value)]).get("/").send().is(503);
     }
+    world.site(&[("upstream-vhost", "fine.test")]).get("/").send().from("echo");
+    // Without the option there is no such list.
+    site(&[("configuration-snippet", "# something_forbidden")]).get("/").send().from("echo");
 }

@@ -78,6 +78,15 @@ fn upstream_vhost() {
 }
 
 #[test]
+fn connection_proxy_header() {
+    site(&[("connection-proxy-header", "keep-alive")])
+        .get("/")
+        .send()
+        .from("echo")
+        .saw("connection", "keep-alive");
+}
+
+#[test]
 fn server_alias_none() {
     let site = site(&[]);
     site.get("/").send().from("echo").saw("host", &site.host);

@@ -7,6 +7,30 @@ use crate::world::{Sheet, Site, World, service, shared, site};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What of `Location: from` reaches the client.
+fn redirected(from: &str, to: &str, location: &str) -> String {
+    let site = site(&[("proxy-redirect-from", from), ("proxy-redirect-to", to)]);
+    let target = format!("/status/302?Location={location}");
+    site.get(&target).send().is(302).header("location").to_string()
+}
+
+#[test]
+fn proxy_redirect() {
+    let there = "http://hello.com/x";
+    assert_eq!(redirected("off", "goodbye.com", there), there);
+    assert_eq!(redirected("default", "goodbye.com", there), there);
+    assert_eq!(
+        redirected("http://hello.com/", "http://goodbye.com/", there),
+        "http://goodbye.com/x"
+    );
+    assert_eq!(redirected("hello.com", "goodbye.com", "hello.com/x"), "goodbye.com/x");
+    assert_eq!(
+        redirected("hello.com", "goodbye.com", there),
+        there,
+        "it is compared from the start"
+    );
+}
+
 #[test]
 fn proxy_body_size() {
     let announce =
@@ -93,6 +117,18 @@ fn proxy_next_upstream_default_keeps_statuses() {
     let (site, _pods) = half_broken(&[]);
     let statuses: BTreeSet<u16> = (0..10).map(|_| site.get("/").send().status).collect();
     assert_eq!(statuses, BTreeSet::from([200, 502]));
+}
+
+#[test]
+fn proxy_cookies() {
+    let moved =
+        [("proxy-cookie-domain", "localhost example.org"), ("proxy-cookie-path", "/one/ /")];
+    let target = "/status/200?Set-Cookie=a=b;%20Domain=localhost;%20Path=/one/two";
+    let reply = site(&moved).get(target).send();
+    reply.is(200).has("set-cookie", "a=b; Domain=example.org; Path=/two");
+    let off = [("proxy-cookie-domain", "off"), ("proxy-cookie-path", "off")];
+    let reply = site(&off).get(target).send();
+    reply.is(200).has("set-cookie", "a=b; Domain=localhost; Path=/one/two");
 }
 
 #[test]
@@ -238,6 +274,41 @@ fn upstream_hash_by_subset() {
         ("upstream-hash-by-subset-size", "3"),
     ];
     assert_eq!(answering(&subset).len(), 3);
+}
+
+/// A site that mirrors to an origin of its own, and what that received of one request with a body.
+fn mirrored(target: &str, more: &[(&str, &str)]) -> (String, Vec<u8>) {
+    let copy = Origin::start("copy");
+    let target = format!("http://{}{target}", copy.address);
+    let site = site(&[&[("mirror-target", target.as_str())], more].concat());
+    site.request("POST", "/a?b=c").body("hello").send().from("echo").says("body-bytes: 5");
+    crate::harness::wait_until("the copy arrives", || !copy.received().is_empty());
+    copy.received().remove(0)
+}
+
+#[test]
+fn mirror_target() {
+    let (head, body) = mirrored("/mirror", &[]);
+    assert!(head.starts_with("POST /mirror"), "{head}");
+    assert_eq!(body, b"hello");
+}
+
+#[test]
+fn mirror_target_with_the_request_uri() {
+    let (head, _) = mirrored("$request_uri", &[]);
+    assert!(head.starts_with("POST /a?b=c HTTP/1."), "{head}");
+}
+
+#[test]
+fn mirror_without_the_body() {
+    let (_, body) = mirrored("/mirror", &[("mirror-request-body", "off")]);
+    assert!(body.is_empty());
+}
+
+#[test]
+fn mirror_host() {
+    let (head, _) = mirrored("/mirror", &[("mirror-host", "copy.test")]);
+    assert!(head.to_lowercase().contains("\r\nhost: copy.test\r\n"), "{head}");
 }
 
 #[test]
