@@ -256,7 +256,7 @@ mod tests {
         let clients = Arc::new(Clients::new());
         let rates = [Some(Rate::new(1, 1, 1)), None];
         let mut slots = Vec::new();
-        for bits in 0..(CLIENTS_MAX as u32 * 2) {
+        for bits in 0..u32::try_from(CLIENTS_MAX * 2).unwrap() {
             let client = IpAddr::V4(bits.into());
             assert!(clients.count(client, rates, clients.started), "a new client is let in");
             slots.extend(clients.enter(client, 1));

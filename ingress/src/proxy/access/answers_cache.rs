@@ -63,12 +63,15 @@ struct State {
     asking: HashMap<Key, Arc<Semaphore>>,
 }
 
+/// Headers of a request and their values.
+type Varies = [(HeaderName, Option<HeaderValue>)];
+
 #[derive(Clone)]
 struct Entry {
     said: Arc<Said>,
     until: Instant,
     /// `Vary`: the answer is for requests with the same values of these headers.
-    varies: Arc<[(HeaderName, Option<HeaderValue>)]>,
+    varies: Arc<Varies>,
 }
 
 /// What is known under a key.
@@ -210,10 +213,7 @@ fn lifetime(answer: &HeaderMap, configured: Option<Duration>) -> Option<Duration
 }
 
 /// The headers an answer depends on, with the values the request has; `None` if on everything.
-fn varies(
-    answer: &HeaderMap,
-    request: &HeaderMap,
-) -> Option<Arc<[(HeaderName, Option<HeaderValue>)]>> {
+fn varies(answer: &HeaderMap, request: &HeaderMap) -> Option<Arc<Varies>> {
     let mut varies = Vec::new();
     for value in answer.get_all(header::VARY) {
         for name in value.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
