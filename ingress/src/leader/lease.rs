@@ -103,7 +103,7 @@ async fn look(
                 namespace: Some(options.namespace.clone()),
                 ..ObjectMeta::default()
             };
-            let lease = Lease { metadata, spec: Some(spec), ..Lease::default() };
+            let lease = Lease { metadata, spec: Some(spec) };
             api.create(&PostParams::default(), &lease).await?
         }
         Step::Renew | Step::Take => {

@@ -247,9 +247,9 @@ fn options_of_hsts() {
         let own = "X-Answer-Header: Strict-Transport-Security: max-age=1";
         for more in [&["-i", "-H", own][..], &["-i", "-H", "Host: other.example"]] {
             let (answer, _) = fetch(&podium, "a.example", &pair, more);
-            let told = answer.lines().filter_map(|line| {
-                line.to_lowercase().starts_with("strict-transport-security: ").then(|| &line[27..])
-            });
+            let is_told =
+                |line: &&str| line.to_lowercase().starts_with("strict-transport-security: ");
+            let told = answer.lines().filter(is_told).map(|line| &line[27..]);
             let told: Vec<&str> = told.collect();
             let expected: Vec<&str> = match value {
                 // What an endpoint says passes then.
