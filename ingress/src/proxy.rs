@@ -144,7 +144,10 @@ impl IngressProxy {
                 redirects::of_host(self, rules, code, &values, &state.forwarded)?;
             }
             let route = snapshot.route_by(rules, &target.path);
-            let certified = rules.is_some_and(|rules| rules.tls);
+            // As in ingress-nginx, a host can be reached by the certificate of its wildcard.
+            let certified = [rules, snapshot.wildcard(&target.host)]
+                .iter()
+                .any(|rules| rules.is_some_and(|rules| rules.tls));
             (route.cloned(), redirects::Host { certified: certified && self.https_port.is_some() })
         };
         let route = route.ok_or(Answer::status(404))?;

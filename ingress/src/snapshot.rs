@@ -145,15 +145,15 @@ impl Snapshot {
     /// The rules for a host: its own, its wildcard's, else those without a host. `host` is lower-case
     /// and without a port.
     pub fn host(&self, host: &str) -> Option<&Arc<HostRoutes>> {
-        self.hosts
-            .get(host)
-            .or_else(|| {
-                let (label, parent) = host.split_once('.')?;
-                let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-                let is_label = !label.is_empty() && label.bytes().all(known);
-                self.wildcards.get(parent).filter(|_| is_label)
-            })
-            .or(self.any_host.as_ref())
+        self.hosts.get(host).or_else(|| self.wildcard(host)).or(self.any_host.as_ref())
+    }
+
+    /// The rules of the wildcard a host falls under, whether or not it has its own.
+    pub fn wildcard(&self, host: &str) -> Option<&Arc<HostRoutes>> {
+        let (label, parent) = host.split_once('.')?;
+        let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        let is_label = !label.is_empty() && label.bytes().all(known);
+        self.wildcards.get(parent).filter(|_| is_label)
     }
 
     /// The route by the rules of a host for a normalised path.

@@ -58,7 +58,10 @@ pub fn to_https(
 ) -> Result<(), Answer> {
     let redirects = &route.settings.redirects;
     let wanted = redirects.to_https_always || (redirects.to_https && host.certified);
-    let plain = |start: &String| values.path.starts_with(start.as_bytes());
+    // By the rule as in ingress-nginx, and by the request, whoever serves it.
+    let plain = |start: &String| {
+        route.path.starts_with(start.as_str()) || values.path.starts_with(start.as_bytes())
+    };
     if !wanted
         || values.forwarded_scheme != "http"
         || route.is_default()
