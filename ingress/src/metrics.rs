@@ -36,6 +36,32 @@ pub struct Identity {
     pub pod: String,
 }
 
+impl Identity {
+    fn labels(&self) -> HashMap<String, String> {
+        let labels = [
+            ("controller_class", &self.class),
+            ("controller_namespace", &self.namespace),
+            ("controller_pod", &self.pod),
+        ];
+        labels.map(|(name, value)| (name.to_string(), value.clone())).into()
+    }
+}
+
+fn build_info(
+    opts: Opts,
+    mut labels: HashMap<String, String>,
+) -> Result<IntGauge, prometheus::Error> {
+    let about = [
+        ("release", env!("CARGO_PKG_VERSION")),
+        ("build", "podium-ingress"),
+        ("repository", env!("CARGO_PKG_REPOSITORY")),
+    ];
+    labels.extend(about.map(|(name, value)| (name.to_string(), value.to_string())));
+    let build = IntGauge::with_opts(opts.const_labels(labels))?;
+    build.set(1);
+    Ok(build)
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -59,14 +85,7 @@ pub struct Metrics {
 impl Metrics {
     /// Registers everything.
     pub fn new(identity: &Identity) -> Result<Metrics, prometheus::Error> {
-        let constant: HashMap<String, String> = [
-            ("controller_class", &identity.class),
-            ("controller_namespace", &identity.namespace),
-            ("controller_pod", &identity.pod),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_string(), value.clone()))
-        .collect();
+        let constant = identity.labels();
         let name = |name: &str| format!("nginx_ingress_controller_{name}");
         let opts = |name: String, help: &str| Opts::new(name, help).const_labels(constant.clone());
         let unmatched = SeriesKey { host: "_".into(), ..SeriesKey::default() };
@@ -123,19 +142,8 @@ impl Metrics {
         for collector in metrics.collectors() {
             metrics.registry.register(collector)?;
         }
-        let build = opts(name("build_info"), "1, with information about the build").const_labels(
-            constant
-                .clone()
-                .into_iter()
-                .chain([
-                    ("release".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-                    ("build".to_string(), "podium-ingress".to_string()),
-                    ("repository".to_string(), env!("CARGO_PKG_REPOSITORY").to_string()),
-                ])
-                .collect(),
-        );
-        let build = IntGauge::with_opts(build)?;
-        build.set(1);
+        let build =
+            build_info(opts(name("build_info"), "1, with information about the build"), constant)?;
         metrics.registry.register(Box::new(build))?;
         Ok(metrics)
     }
