@@ -1,3 +1,5 @@
+//! Lines of password files: every kind of hash, right and wrong passwords, lines nobody can use.
+
 use super::*;
 use crate::credentials::Credentials;
 use std::sync::Arc;

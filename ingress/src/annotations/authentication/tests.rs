@@ -1,3 +1,5 @@
+//! Annotations of authentication: what they say alone and together, and what closes a location.
+
 use super::*;
 use crate::annotations::{Annotated, PREFIX, Settings, parse};
 use expect_test::{Expect, expect};

@@ -1,3 +1,5 @@
+//! Remembered answers of authorities: for how long, for which requests, and that one asks while others wait.
+
 use super::*;
 
 fn headers(pairs: &[(&str, &str)]) -> HeaderMap {

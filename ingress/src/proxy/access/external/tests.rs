@@ -1,3 +1,5 @@
+//! Requests to authorities: what they carry, and what their answers lead to.
+
 use super::*;
 
 #[test]
