@@ -45,6 +45,13 @@ impl Launch {
         self
     }
 
+    /// Adds a flag and its value.
+    #[must_use]
+    pub fn arg_pair(mut self, flag: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.arg(flag).arg(value);
+        self
+    }
+
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {

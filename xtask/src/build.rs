@@ -101,6 +101,17 @@ pub fn everything(project: &Project) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds what is shipped as it is shipped, and the clients of the benchmarks.
+pub fn optimised(project: &Project) -> anyhow::Result<Binaries> {
+    let started = Instant::now();
+    eprintln!("==> building optimised programs (the first time takes several minutes)");
+    let mut cargo = project.cargo(&["build", "--release"]);
+    cargo.args(["-p", "podium-proxy", "-p", "podium-ingress", "-p", "podium-tests"]);
+    run(&mut cargo)?;
+    eprintln!("    built in {} s", started.elapsed().as_secs());
+    Ok(Binaries::at(&project.target_dir().join("release")))
+}
+
 /// The test server runs in containers that hold nothing else, so it is linked statically. It has a
 /// target folder of its own: the flag would otherwise rebuild what it shares with the workspace.
 fn images(project: &Project) -> anyhow::Result<()> {

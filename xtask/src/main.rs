@@ -1,5 +1,6 @@
 //! `cargo xtask`: set-up, demo, tests, checks. The command line only; each command has its file.
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -18,6 +19,7 @@ const USAGE: &str = "\
 cargo xtask setup                       install what building and running needs
 cargo xtask demo [--check]              two nodes, real pods, real traffic; --check verifies and ends
 cargo xtask test [--skip NAME]... [NAME]  every test, or those whose name contains NAME
+cargo xtask bench [latency|all] [--quick]  measures against peers; --quick only shows that it works
 cargo xtask ci                          formatting, clippy, house style, every test
 cargo xtask down                        remove whatever a demo or a test left behind
 ";
@@ -58,6 +60,10 @@ fn run(args: &[String]) -> anyhow::Result<bool> {
         ["test", rest @ ..] => {
             let choice = test::Choice::parse(rest).map_err(Unusable).context("test")?;
             test::run(&project, &choice)
+        }
+        ["bench", rest @ ..] => {
+            let choice = bench::Choice::parse(rest).map_err(Unusable).context("bench")?;
+            bench::run(&project, &choice)
         }
         ["ci"] => ci::run(&project),
         ["down"] => down::run(&project).map(|()| true),

@@ -1,0 +1,189 @@
+//! The client: exchanges one after the other, each timed from its first system call to the last byte of
+//! its answer.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// Length of requests and answers.
+pub const REQUEST_BYTES: usize = 64;
+/// First byte of a request on a connection that goes on.
+pub const AGAIN: u8 = b'+';
+/// First byte of the only request of a connection.
+const ONCE: u8 = b'.';
+/// Longest wait for an answer.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// A connection with one request and its answer.
+    TcpFresh,
+    /// A request and its answer on a connection that stays.
+    TcpKept,
+    /// A datagram and its answer, from a socket that is not connected.
+    Udp,
+}
+
+/// A client that exchanges.
+enum Client {
+    Fresh,
+    Kept(TcpStream),
+    Udp(UdpSocket),
+}
+
+impl Client {
+    fn new(exchange: Exchange, target: SocketAddr) -> io::Result<Client> {
+        match exchange {
+            Exchange::TcpFresh => Ok(Client::Fresh),
+            Exchange::TcpKept => {
+                let stream = connect(target)?;
+                Ok(Client::Kept(stream))
+            }
+            Exchange::Udp => {
+                let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(any)?;
+                socket.set_read_timeout(Some(LIMIT))?;
+                Ok(Client::Udp(socket))
+            }
+        }
+    }
+
+    /// One exchange; gives how long it took.
+    fn exchange(&mut self, target: SocketAddr) -> io::Result<Duration> {
+        let mut answer = [0; REQUEST_BYTES];
+        let started = Instant::now();
+        match self {
+            Client::Fresh => {
+                let mut stream = connect(target)?;
+                stream.write_all(&[ONCE; REQUEST_BYTES])?;
+                stream.read_exact(&mut answer)?;
+                let took = started.elapsed();
+                // The server closes first; its end is waited for outside of the time.
+                stream.read(&mut answer).map(|_| took)
+            }
+            Client::Kept(stream) => {
+                stream.write_all(&[AGAIN; REQUEST_BYTES])?;
+                stream.read_exact(&mut answer)?;
+                Ok(started.elapsed())
+            }
+            Client::Udp(socket) => {
+                socket.send_to(&[ONCE; REQUEST_BYTES], target)?;
+                socket.recv_from(&mut answer)?;
+                Ok(started.elapsed())
+            }
+        }
+    }
+}
+
+fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(target)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    Ok(stream)
+}
+
+/// What was seen.
+#[derive(Default)]
+struct Seen {
+    took_ns: Vec<u64>,
+    failed: u64,
+    last_failure: Option<String>,
+}
+
+impl Seen {
+    fn take(&mut self, result: io::Result<Duration>) {
+        match result {
+            Ok(took) => self.took_ns.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
+            Err(error) => {
+                self.failed += 1;
+                self.last_failure = Some(error.to_string());
+            }
+        }
+    }
+
+    fn report(mut self, elapsed: Duration) -> Value {
+        self.took_ns.sort_unstable();
+        let last = self.took_ns.len().saturating_sub(1);
+        let at = |per_mille: usize| {
+            let rank = (self.took_ns.len() * per_mille).div_ceil(1000);
+            self.took_ns.get(rank.saturating_sub(1).min(last))
+        };
+        json!({
+            "count": self.took_ns.len(),
+            "failed": self.failed,
+            "lastFailure": self.last_failure,
+            "seconds": elapsed.as_secs_f64(),
+            "ns": { "p50": at(500), "p90": at(900), "p99": at(990), "p99.9": at(999) },
+        })
+    }
+}
+
+/// A number of exchanges, over the targets in turn; the first of them are not counted.
+pub fn for_count(
+    exchange: Exchange,
+    targets: &[SocketAddr],
+    count: u64,
+    warmup: u64,
+) -> io::Result<Value> {
+    let mut clients = clients(exchange, targets)?;
+    let mut seen = Seen::default();
+    for turn in 0..warmup {
+        let (client, target) = pick(&mut clients, turn);
+        client.exchange(target)?;
+    }
+    let started = Instant::now();
+    for turn in 0..count {
+        let (client, target) = pick(&mut clients, turn);
+        let result = client.exchange(target);
+        seen.take(result);
+    }
+    Ok(seen.report(started.elapsed()))
+}
+
+/// As many exchanges as fit into a time, by several clients at once.
+pub fn for_time(
+    exchange: Exchange,
+    targets: &[SocketAddr],
+    time: Duration,
+    count: u64,
+) -> io::Result<Value> {
+    let started = Instant::now();
+    let one = || -> io::Result<Seen> {
+        let mut clients = clients(exchange, targets)?;
+        let mut seen = Seen::default();
+        let mut turn = 0;
+        while started.elapsed() < time {
+            let (client, target) = pick(&mut clients, turn);
+            let result = client.exchange(target);
+            seen.take(result);
+            turn += 1;
+        }
+        Ok(seen)
+    };
+    let all: Vec<io::Result<Seen>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    let mut total = Seen::default();
+    for seen in all {
+        let seen = seen?;
+        total.took_ns.extend(seen.took_ns);
+        total.failed += seen.failed;
+        total.last_failure = total.last_failure.or(seen.last_failure);
+    }
+    Ok(total.report(started.elapsed()))
+}
+
+fn clients(exchange: Exchange, targets: &[SocketAddr]) -> io::Result<Vec<(Client, SocketAddr)>> {
+    targets.iter().map(|target| Ok((Client::new(exchange, *target)?, *target))).collect()
+}
+
+fn pick(clients: &mut [(Client, SocketAddr)], turn: u64) -> (&mut Client, SocketAddr) {
+    let at = usize::try_from(turn).unwrap_or(0) % clients.len();
+    let (client, target) = &mut clients[at];
+    (client, *target)
+}

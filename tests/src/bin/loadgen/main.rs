@@ -1,0 +1,79 @@
+//! The client and the server of the benchmarks: as little as possible besides the connections that are
+//! measured. Prints what it saw as one JSON object.
+
+mod client;
+mod server;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const USAGE: &str = "\
+usage: loadgen serve --listen IP:PORT
+       loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --count N [--warmup N]
+       loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --seconds N [--clients N]";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("loadgen: {message}\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<String, String> {
+    let (action, flags) = args.split_first().ok_or("an action is missing")?;
+    let flags = Flags(flags);
+    if action == "serve" {
+        let listen = flags.text("--listen").ok_or("--listen is missing")?;
+        let listen = listen.parse().map_err(|_| format!("--listen: {listen:?} is no IP:PORT"))?;
+        return server::serve(listen).map_err(|error| format!("serving on {listen}: {error}"));
+    }
+    let exchange = match action.as_str() {
+        "tcp-fresh" => client::Exchange::TcpFresh,
+        "tcp-kept" => client::Exchange::TcpKept,
+        "udp" => client::Exchange::Udp,
+        other => return Err(format!("{other:?} is no action")),
+    };
+    let targets = flags.text("--to").ok_or("--to is missing")?;
+    let targets: Vec<SocketAddr> = targets
+        .split(',')
+        .map(|target| target.parse().map_err(|_| format!("--to: {target:?} is no IP:PORT")))
+        .collect::<Result<_, _>>()?;
+    let seen = match flags.number("--count", 0)? {
+        0 => {
+            let seconds = flags.number("--seconds", 0)?;
+            let clients = flags.number("--clients", 1)?;
+            if !(1..=120).contains(&seconds) || !(1..=64).contains(&clients) {
+                return Err("want --count, or --seconds up to 120 and --clients up to 64".into());
+            }
+            client::for_time(exchange, &targets, Duration::from_secs(seconds), clients)
+        }
+        count if count > 1_000_000 => return Err("--count is at most 1000000".into()),
+        count => client::for_count(exchange, &targets, count, flags.number("--warmup", 0)?),
+    };
+    seen.map(|seen| seen.to_string()).map_err(|error| format!("{action}: {error}"))
+}
+
+/// Arguments of the form `--flag value`.
+struct Flags<'a>(&'a [String]);
+
+impl Flags<'_> {
+    fn text(&self, flag: &str) -> Option<&str> {
+        let at = self.0.iter().position(|arg| arg == flag)?;
+        self.0.get(at + 1).map(String::as_str)
+    }
+
+    fn number(&self, flag: &str, default: u64) -> Result<u64, String> {
+        match self.text(flag) {
+            Some(text) => text.parse().map_err(|_| format!("{flag}: {text:?} is no number")),
+            None => Ok(default),
+        }
+    }
+}

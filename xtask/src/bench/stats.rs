@@ -1,0 +1,175 @@
+//! Samples into figures: percentiles of a run, medians over rounds, ratios between contenders, and
+//! whether a run was quiet enough to tell them apart.
+
+use serde_json::{Value, json};
+
+/// Fewest rounds from which anything is concluded.
+pub const ROUNDS_MIN: usize = 5;
+
+/// One figure, once for each round.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rounds(Vec<f64>);
+
+impl Rounds {
+    /// Adds the figure of the next round.
+    pub fn push(&mut self, figure: f64) {
+        self.0.push(figure);
+    }
+
+    /// How many rounds there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The middle one; of an even number the mean of the two in the middle. Not a number where there
+    /// is no round.
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        match sorted.len() {
+            0 => f64::NAN,
+            odd if odd % 2 == 1 => sorted[middle],
+            _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        }
+    }
+
+    /// The least.
+    pub fn min(&self) -> f64 {
+        self.0.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// The largest.
+    pub fn max(&self) -> f64 {
+        self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    /// How this contender compares with another of the same rounds, round by round: what disturbs a
+    /// round disturbs both.
+    pub fn over(&self, baseline: &Rounds) -> Rounds {
+        Rounds(self.0.iter().zip(&baseline.0).map(|(one, other)| one / other).collect())
+    }
+
+    /// All rounds, their median and their ends.
+    pub fn to_json(&self) -> Value {
+        json!({ "median": self.median(), "min": self.min(), "max": self.max(), "rounds": self.0 })
+    }
+}
+
+/// What a figure has to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bar {
+    /// No more than this.
+    AtMost(f64),
+    /// No less.
+    AtLeast(f64),
+}
+
+impl Bar {
+    /// Compares the median; says that it cannot tell where too few rounds were measured, or where the
+    /// rounds lie on both sides of the bar and differ by more than `spread_max` of their median.
+    pub fn judge(self, found: &Rounds, spread_max: f64) -> Verdict {
+        let (min, median, max) = (found.min(), found.median(), found.max());
+        if found.len() < ROUNDS_MIN || !median.is_finite() {
+            return Verdict::CannotTell;
+        }
+        let (holds, straddles) = match self {
+            Bar::AtMost(bar) => (median <= bar, min <= bar && bar < max),
+            Bar::AtLeast(bar) => (median >= bar, min < bar && bar <= max),
+        };
+        if straddles && (max - min) / median > spread_max {
+            return Verdict::CannotTell;
+        }
+        if holds { Verdict::Holds } else { Verdict::Missed }
+    }
+}
+
+/// Whether a bar is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Holds,
+    /// It is not.
+    Missed,
+    /// The rounds differ too much among themselves.
+    CannotTell,
+}
+
+impl Verdict {
+    /// For tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Holds => "holds",
+            Verdict::Missed => "missed",
+            Verdict::CannotTell => "too noisy to tell",
+        }
+    }
+}
+
+/// The value below which this share of a sorted list lies (nearest rank); not a number of an empty one.
+pub fn percentile(sorted: &[u64], percent: f64) -> f64 {
+    if sorted.is_empty() {
+        return f64::NAN;
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rank in a list held in memory is small and positive"
+    )]
+    let rank = ((percent / 100.0 * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len());
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a request fit a double exactly")]
+    let value = sorted[rank - 1] as f64;
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(figures: &[f64]) -> Rounds {
+        Rounds(figures.to_vec())
+    }
+
+    #[test]
+    fn medians() {
+        for (figures, median) in
+            [(&[3.0][..], 3.0), (&[1.0, 9.0, 2.0], 2.0), (&[4.0, 1.0, 2.0, 3.0], 2.5)]
+        {
+            assert!((rounds(figures).median() - median).abs() < 1e-9, "{figures:?}");
+        }
+        assert!(rounds(&[]).median().is_nan());
+    }
+
+    #[test]
+    fn percentiles_by_nearest_rank() {
+        let sorted: Vec<u64> = (1..=1000).collect();
+        for (percent, value) in [(50.0, 500.0), (99.0, 990.0), (99.9, 999.0), (100.0, 1000.0)] {
+            assert!((percentile(&sorted, percent) - value).abs() < 1e-9, "{percent}");
+        }
+        assert!((percentile(&[7], 0.0) - 7.0).abs() < 1e-9);
+        assert!(percentile(&[], 50.0).is_nan());
+    }
+
+    #[test]
+    fn a_disturbed_round_disturbs_both() {
+        let disturbed = rounds(&[10.0, 20.0, 10.0, 11.0, 10.0]);
+        assert_eq!(Bar::AtMost(1.03).judge(&disturbed.over(&disturbed), 0.1), Verdict::Holds);
+    }
+
+    #[test]
+    fn noise_is_no_verdict() {
+        for (found, bar, verdict) in [
+            (&[1.01, 1.02, 1.01, 1.02, 1.01][..], Bar::AtMost(1.03), Verdict::Holds),
+            (&[1.10, 1.12, 1.11, 1.12, 1.11], Bar::AtMost(1.03), Verdict::Missed),
+            (&[0.90, 1.02, 1.30, 1.02, 1.20], Bar::AtMost(1.03), Verdict::CannotTell),
+            (&[2.0, 4.0, 6.0, 3.0, 2.5], Bar::AtMost(1.03), Verdict::Missed),
+            (&[1.01, 1.01, 1.01], Bar::AtMost(1.03), Verdict::CannotTell),
+            (&[3.1, 3.4, 9.0, 3.1, 3.1], Bar::AtLeast(3.0), Verdict::Holds),
+            (&[1.1, 1.0, 1.2, 1.1, 1.1], Bar::AtLeast(3.0), Verdict::Missed),
+            (&[2.0, 4.0, 5.0, 2.5, 3.5], Bar::AtLeast(3.0), Verdict::CannotTell),
+        ] {
+            assert_eq!(bar.judge(&rounds(found), 0.1), verdict, "{found:?}");
+        }
+    }
+}
