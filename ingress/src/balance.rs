@@ -5,6 +5,7 @@
 //! and `names`, asking them how they are to `probes`; what a request wants is decided by `proxy`.
 
 pub mod active;
+pub mod kept;
 pub mod latency;
 pub mod names;
 pub mod passive;
@@ -17,6 +18,7 @@ use crate::annotations::upstream::health::HealthCheck;
 use crate::objects::ObjectKey;
 use active::Probed;
 use arc_swap::{ArcSwap, Guard};
+use kept::Kept;
 use latency::Latency;
 use passive::Passive;
 pub use pick::{Ask, Policy};
@@ -203,6 +205,8 @@ pub struct Endpoint {
     pub probed: Probed,
     /// How fast it answers.
     pub latency: Latency,
+    /// Connections to it that wait for a request.
+    pub kept: Kept,
 }
 
 impl Endpoint {
@@ -213,7 +217,8 @@ impl Endpoint {
         latency: Latency,
     ) -> Endpoint {
         let (passive, probed) = (Passive::default(), Probed::default());
-        Endpoint { address, joined, slow_start, passive, probed, latency }
+        let kept = Kept::default();
+        Endpoint { address, joined, slow_start, passive, probed, latency, kept }
     }
 
     /// Its share of requests, 0.1 to 1.

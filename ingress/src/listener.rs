@@ -12,7 +12,8 @@ mod socket;
 use crate::metrics::Metrics;
 use crate::metrics::traffic::connection_opened;
 use crate::options::Options;
-use crate::proxy::IngressProxy;
+use crate::proxy::fast_path::{FastPath, Next};
+use crate::proxy::{PingoraProxy, RequestState};
 use crate::snapshot::Snapshot;
 use crate::tls::policy::TlsContext;
 use activity::{Activity, Limits, Look};
@@ -23,6 +24,7 @@ use link::{Link, TlsLink};
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::{ALPN, Shutdown, Ssl};
 use pingora::proxy::HttpProxy;
 use socket::Socket;
 use std::io;
@@ -37,6 +39,8 @@ use tokio_rustls::StartHandshake;
 const BACKLOG: u32 = 4096;
 /// From the first byte to the end of the handshake; nginx gives it `client_header_timeout`.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Any time at all lets a connection go on; how long it may wait is `activity`'s.
+const KEEP_ALIVE_S: u64 = 60;
 /// What one stream of HTTP/2 may have under way; the connection has room for that of all streams, so that
 /// one that is not read holds up no other.
 const HTTP_2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
@@ -66,6 +70,8 @@ pub struct Edge {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Serves requests.
     pub app: Arc<App>,
+    /// Serves plain ones.
+    pub fast_path: FastPath,
     /// Makes TLS configurations.
     pub tls: TlsContext,
     /// Counters.
@@ -76,17 +82,32 @@ pub struct Edge {
 
 /// The proxy with the settings of HTTP/2 of the moment.
 pub struct App {
-    proxy: Arc<HttpProxy<IngressProxy>>,
+    proxy: Arc<HttpProxy<PingoraProxy>>,
     options: HttpServerOptions,
     snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
 impl App {
     /// Serves with a proxy.
-    pub fn new(proxy: Arc<HttpProxy<IngressProxy>>, snapshot: Arc<ArcSwap<Snapshot>>) -> App {
+    pub fn new(proxy: Arc<HttpProxy<PingoraProxy>>, snapshot: Arc<ArcSwap<Snapshot>>) -> App {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         App { proxy, options, snapshot }
+    }
+
+    /// Serves one request of HTTP/1 that was begun elsewhere. Gives the connection if it goes on.
+    async fn finish(
+        &self,
+        stream: ClientStream,
+        begun: Box<RequestState>,
+        stopping: &watch::Receiver<bool>,
+    ) -> Option<ClientStream> {
+        let mut session = ServerSession::new_http1(Box::new(stream));
+        session.set_keepalive((!*stopping.borrow()).then_some(KEEP_ALIVE_S));
+        session.set_connection_user_context(Some(begun));
+        let reused = self.proxy.process_new_http(session, stopping).await?;
+        let (stream, _) = reused.consume();
+        stream.into_any().downcast().ok().map(|stream| *stream)
     }
 }
 
@@ -318,9 +339,37 @@ async fn http(transport: Transport, link: Arc<Link>, edge: &Edge, connections: &
         Err(error) => return tracing::error!("taking a connection: {error}"),
     };
     tokio::select! {
-        _ = edge.app.process_new(Box::new(stream), &stopping) => {}
+        () = requests(stream, &link, edge, &stopping) => {}
         () = waits_too_long(&link, limits, connections.draining.clone()) => {
             tracing::debug!(client = %link.peer, "ended an idle connection");
+        }
+    }
+}
+
+/// Serves the requests of a connection.
+async fn requests(
+    mut stream: ClientStream,
+    link: &Arc<Link>,
+    edge: &Edge,
+    stopping: &watch::Receiver<bool>,
+) {
+    if stream.selected_alpn_proto() == Some(ALPN::H2) {
+        edge.app.process_new(Box::new(stream), stopping).await;
+        return;
+    }
+    loop {
+        match edge.fast_path.next(&mut stream, link).await {
+            Next::Request => {}
+            Next::End => return stream.shutdown().await,
+            Next::Gone => return,
+            Next::Http2 => {
+                edge.app.process_new(Box::new(stream), stopping).await;
+                return;
+            }
+            Next::Pingora(begun) => match edge.app.finish(stream, begun, stopping).await {
+                Some(reused) => stream = reused,
+                None => return,
+            },
         }
     }
 }

@@ -12,6 +12,7 @@ mod connection;
 mod cors;
 mod ended;
 mod errors;
+pub mod fast_path;
 mod forwarded;
 pub mod framing;
 mod headers;
@@ -27,7 +28,7 @@ mod upstream;
 use crate::access_log::AccessLog;
 use crate::htpasswd::Verifier;
 use crate::http_client::HttpClient;
-use crate::listener::link::InFlight;
+use crate::listener::link::{InFlight, Link};
 use crate::metrics::Metrics;
 use crate::metrics::traffic::{OpenRequest, request_begun};
 use crate::rates::Slot;
@@ -41,6 +42,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use connection::Connection;
+use ended::Ended;
 use forwarded::Forwarded;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 pub use mirror::Mirrors;
@@ -49,11 +51,14 @@ use pingora::protocols::{ALPN, Digest};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use std::any::Any;
+use std::fmt::Display;
+use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use target::RequestTarget;
-use upstream::{Attempts, Client};
+use upstream::{Attempts, Choice, Client};
 
 /// Until a client takes the next piece of an answer (nginx's `send_timeout`).
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
@@ -82,9 +87,20 @@ pub struct IngressProxy {
     pub mirrors: Mirrors,
 }
 
+/// The proxy as pingora knows it: it wants one of its own.
+pub struct PingoraProxy(pub Arc<IngressProxy>);
+
+impl Deref for PingoraProxy {
+    type Target = IngressProxy;
+
+    fn deref(&self) -> &IngressProxy {
+        &self.0
+    }
+}
+
 /// What is known of a request so far.
 pub struct RequestState {
-    _counted: OpenRequest,
+    counted: Option<OpenRequest>,
     started: Instant,
     connection: Connection,
     /// Held until the request is done with; its connection waits for the next one then.
@@ -103,22 +119,41 @@ pub struct RequestState {
     paced: Option<limits::Paced>,
 }
 
+impl RequestState {
+    /// Of a request whose header is there.
+    fn new() -> RequestState {
+        RequestState {
+            counted: None,
+            started: Instant::now(),
+            connection: Connection::default(),
+            in_flight: None,
+            client_certificate: None,
+            forwarded: Forwarded::default(),
+            route: None,
+            cors_origin: None,
+            mirror: None,
+            replaced: false,
+            upstream_target: None,
+            body_bytes: 0,
+            attempts: Attempts::default(),
+            slot: None,
+            said: None,
+            paced: None,
+        }
+    }
+}
+
 impl IngressProxy {
     /// Notes that a request is under way, and how long its client may take for the rest.
     fn begin(&self, session: &mut Session, state: &mut RequestState) {
-        let Some((in_flight, requests)) = connection::link(session).map(InFlight::begin) else {
+        let Some((in_flight, is_last)) = connection::link(session).map(connection::begin) else {
             return;
         };
-        let link = in_flight.link();
-        let limits = &link.options.connections;
-        let last = requests >= limits.keep_alive_requests;
-        if last {
-            link.stop.send_replace(true);
-        }
-        if last || *link.stop.borrow() || limits.keep_alive.is_zero() {
+        if is_last {
             session.set_keepalive(None);
         }
-        session.set_read_timeout(Some(limits.body_timeout));
+        let body_timeout = in_flight.link().options.connections.body_timeout;
+        session.set_read_timeout(Some(body_timeout));
         session.set_write_timeout(Some(SEND_TIMEOUT));
         session.set_total_drain_timeout(Some(UNWANTED_BODY_TIMEOUT));
         state.in_flight = Some(in_flight);
@@ -129,29 +164,51 @@ impl IngressProxy {
         framing::check(session.as_downstream())?;
         let request = session.req_header();
         let mut target = RequestTarget::read(request).ok_or(Answer::status(400))?;
+        let link = connection::link(session).map(Arc::as_ref);
+        let (route, host) = self.locate(request, link, &mut target, state)?;
+        self.enter(request, target, (route, host), state).await
+    }
+
+    /// Finds the location of a request, unless the whole host answers it.
+    fn locate(
+        &self,
+        request: &RequestHeader,
+        link: Option<&Link>,
+        target: &mut RequestTarget<'_>,
+        state: &mut RequestState,
+    ) -> Result<(Arc<Route>, redirects::Host), Answer> {
         if request.method == Method::TRACE {
             // As nginx: it would show a client what is added for endpoints.
             return Err(Answer::status(405));
         }
-        let (route, host) = {
-            let snapshot = self.snapshot.load();
-            client_certificate::check(&snapshot, session, &mut target, state)?;
-            access::blocked(&snapshot.options.blocked, request, state.forwarded.client)?;
-            let rules = snapshot.host(&target.host);
-            if let Some(rules) = rules.filter(|rules| rules.sends_elsewhere()) {
-                let values = values(request, &target, state, None);
-                let code = snapshot.options.redirects.code;
-                redirects::of_host(self, rules, code, &values, &state.forwarded)?;
-            }
-            let route = snapshot.route_by(rules, &target.path);
-            // As in ingress-nginx, a host can be reached by the certificate of its wildcard.
-            let certified = [rules, snapshot.wildcard(&target.host)]
-                .iter()
-                .any(|rules| rules.is_some_and(|rules| rules.tls));
-            (route.cloned(), redirects::Host { certified: certified && self.https_port.is_some() })
-        };
+        let snapshot = self.snapshot.load();
+        client_certificate::check(&snapshot, link, target, state)?;
+        access::blocked(&snapshot.options.blocked, request, state.forwarded.client)?;
+        let rules = snapshot.host(&target.host);
+        if let Some(rules) = rules.filter(|rules| rules.sends_elsewhere()) {
+            let values = values(request, target, state, None);
+            let code = snapshot.options.redirects.code;
+            redirects::of_host(self, rules, code, &values, &state.forwarded)?;
+        }
+        let route = snapshot.route_by(rules, &target.path).cloned();
+        // As in ingress-nginx, a host can be reached by the certificate of its wildcard.
+        let certified = [rules, snapshot.wildcard(&target.host)]
+            .iter()
+            .any(|rules| rules.is_some_and(|rules| rules.tls));
+        let host = redirects::Host { certified: certified && self.https_port.is_some() };
         let route = route.ok_or(Answer::status(404))?;
         state.route = Some(route.clone());
+        Ok((route, host))
+    }
+
+    /// Takes a request through the stages of its location.
+    async fn enter(
+        &self,
+        request: &RequestHeader,
+        target: RequestTarget<'_>,
+        (route, host): (Arc<Route>, redirects::Host),
+        state: &mut RequestState,
+    ) -> Result<(), Answer> {
         limits::body(&route.settings.limits, request)?;
         if route.closed {
             return Err(Answer::status(503));
@@ -170,13 +227,14 @@ impl IngressProxy {
             let values = values(request, &target, state, Some(&route));
             state.mirror = mirror::begin(self, &route, &state.forwarded, &values);
         }
-        state.attempts = {
+        let choice = {
             let values = Some(self::values(request, &target, state, Some(&route)));
             let client = Client { request, tls: state.connection.tls, values };
             // ingress-nginx answers 404 by itself while its default backend has no endpoints.
             let unavailable = || Answer::status(if route.unclaimed { 404 } else { 503 });
-            Attempts::new(&route, &client).ok_or_else(unavailable)?
+            Choice::new(&route, &client).ok_or_else(unavailable)?
         };
+        state.attempts.begin(choice, &route, &request.method).map_err(Answer::status)?;
         state.upstream_target = rewritten.or(target.origin_form);
         Ok(())
     }
@@ -260,27 +318,22 @@ fn answered(session: &Session) -> bool {
 }
 
 #[async_trait]
-impl ProxyHttp for IngressProxy {
+impl ProxyHttp for PingoraProxy {
     type CTX = RequestState;
 
     fn new_ctx(&self) -> RequestState {
-        RequestState {
-            _counted: request_begun(),
-            started: Instant::now(),
-            connection: Connection::default(),
-            in_flight: None,
-            client_certificate: None,
-            forwarded: Forwarded::default(),
-            route: None,
-            cors_origin: None,
-            mirror: None,
-            replaced: false,
-            upstream_target: None,
-            body_bytes: 0,
-            attempts: Attempts::default(),
-            slot: None,
-            said: None,
-            paced: None,
+        RequestState::new()
+    }
+
+    /// The fast path began with the request.
+    fn on_connection_reuse(
+        &self,
+        _: &mut Session,
+        state: &mut RequestState,
+        begun: Box<dyn Any + Send + Sync>,
+    ) {
+        if let Ok(begun) = begun.downcast::<RequestState>() {
+            *state = *begun;
         }
     }
 
@@ -293,7 +346,9 @@ impl ProxyHttp for IngressProxy {
         session: &mut Session,
         state: &mut RequestState,
     ) -> Result<bool> {
-        state.connection = Connection::of(session);
+        state.counted.get_or_insert_with(request_begun);
+        state.connection =
+            connection::link(session).map(|link| Connection::of(link)).unwrap_or_default();
         self.begin(session, state);
         {
             let options = &self.snapshot.load().options;
@@ -536,6 +591,7 @@ impl ProxyHttp for IngressProxy {
         if let Some(route) = &state.route {
             state.attempts.finish(route);
         }
-        ended::record(self, session, error, state);
+        let ended = Ended::of(session);
+        ended::record(self, &ended, error.map(|error| error as &dyn Display), state);
     }
 }

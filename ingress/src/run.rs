@@ -20,7 +20,8 @@ use crate::objects::ObjectKey;
 use crate::options::config_map::ConfigMapOptions;
 use crate::options::{AccessLogOptions, ConnectionOptions};
 use crate::options::{ForwardedOptions, LogEscape, Options};
-use crate::proxy::{AnswersCache, IngressProxy, Mirrors};
+use crate::proxy::fast_path::FastPath;
+use crate::proxy::{AnswersCache, IngressProxy, Mirrors, PingoraProxy};
 use crate::report::Reporter;
 use crate::snapshot::Snapshot;
 use crate::source::{api::ApiSource, files};
@@ -29,7 +30,7 @@ use crate::tls::policy::TlsContext;
 use crate::translate::{Index, Policy};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use pingora::proxy::{HttpProxy, http_proxy};
+use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use reporting::Reporting;
 pub use reporting::ReportingConfig;
@@ -164,6 +165,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let edge = edge(&config, &snapshot, &metrics, access_log.clone())?;
 
     tokio::spawn(balance::names::keep_resolved(snapshot.clone()));
+    tokio::spawn(balance::kept::keep_short(snapshot.clone()));
     tokio::spawn(balance::probes::keep_probed(snapshot.clone(), HttpClient::new()?));
     let status_server = StatusServer { ready: ready.clone(), metrics: metrics.clone() };
     let serve_status = status_server::serve(status, status_server);
@@ -378,9 +380,15 @@ fn edge(
     access_log: AccessLog,
 ) -> Result<Arc<Edge>, RunError> {
     let proxy = Arc::new(proxy(config, snapshot.clone(), metrics.clone(), access_log)?);
+    let conf = ServerConf {
+        upstream_keepalive_pool_size: config.upstream_keepalive_connections,
+        ..ServerConf::default()
+    };
+    let pingora = Arc::new(http_proxy(&Arc::new(conf), PingoraProxy(proxy.clone())));
     Ok(Arc::new(Edge {
         snapshot: snapshot.clone(),
-        app: Arc::new(App::new(proxy, snapshot.clone())),
+        app: Arc::new(App::new(pingora, snapshot.clone())),
+        fast_path: FastPath::new(proxy, config.upstream_keepalive_connections),
         tls: TlsContext::new(SnapshotResolver(snapshot.clone()))?,
         metrics: metrics.clone(),
         room: Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS))),
@@ -392,8 +400,8 @@ fn proxy(
     snapshot: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
     access_log: AccessLog,
-) -> Result<HttpProxy<IngressProxy>, RunError> {
-    let ingress = IngressProxy {
+) -> Result<IngressProxy, RunError> {
+    Ok(IngressProxy {
         snapshot,
         https_redirect_port: config.https_redirect_port,
         https_port: config.https.first().map(SocketAddr::port),
@@ -403,12 +411,7 @@ fn proxy(
         passwords: Verifier::new().map_err(|_| RunError::Random)?,
         authority_answers: AnswersCache::new(),
         mirrors: Mirrors::default(),
-    };
-    let conf = ServerConf {
-        upstream_keepalive_pool_size: config.upstream_keepalive_connections,
-        ..ServerConf::default()
-    };
-    Ok(http_proxy(&Arc::new(conf), ingress))
+    })
 }
 
 fn start_controller(

@@ -130,6 +130,11 @@ impl LogFormat {
         LogFormat::parse(JSON).0
     }
 
+    /// Whether a line tells of headers of the answer.
+    pub fn reads_answer(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Value(Value::SentHeader(_))))
+    }
+
     /// Parses a format. With it come the variables that are not known here.
     pub fn parse(text: &str) -> (LogFormat, Vec<String>) {
         let (mut parts, mut unknown) = (Vec::new(), Vec::new());

@@ -4,6 +4,7 @@ use super::gathered::Gathered;
 use super::link::Link;
 use super::socket::Socket;
 use async_trait::async_trait;
+use bytes::BytesMut;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
@@ -33,6 +34,8 @@ pub enum Transport {
 #[derive(Debug)]
 pub struct ClientStream {
     transport: Transport,
+    /// Read and put back.
+    unread: BytesMut,
     /// Not encrypted yet.
     gathered: Gathered,
     link: Arc<Link>,
@@ -62,6 +65,7 @@ impl ClientStream {
         let mut stream = ClientStream {
             socket: Arc::new(SocketDigest::from_raw_fd(-1)),
             transport,
+            unread: BytesMut::new(),
             gathered: Gathered::default(),
             link,
             carrier: Arc::new(carrier),
@@ -73,6 +77,29 @@ impl ClientStream {
             stream.link.activity.is_multiplexed();
         }
         Ok(stream)
+    }
+
+    /// Puts bytes back: they are read next.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        if self.unread.is_empty() {
+            self.unread.extend_from_slice(bytes);
+        } else {
+            let rest = self.unread.split();
+            self.unread.extend_from_slice(bytes);
+            self.unread.unsplit(rest);
+        }
+    }
+
+    /// Completes when the client closes the connection, or at least its half of it; nginx, too, takes that
+    /// for the end. While the client is quiet this costs no system call.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut byte = [0];
+        match self.tcp().stream().poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(0)) => Poll::Ready(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Err(error)) => Poll::Ready(error),
+            // The next request is there already.
+            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+        }
     }
 
     fn tcp(&self) -> &Socket {
@@ -106,6 +133,11 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let count = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let result = match &mut self.transport {
             Transport::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
@@ -200,7 +232,7 @@ impl Peek for ClientStream {
                 break seen.len() == PREFACE.len();
             }
         };
-        self.tcp_mut().unread(&seen);
+        self.unread(&seen);
         wanted.fill(0);
         if found && wanted.len() == seen.len() {
             wanted.copy_from_slice(&seen);

@@ -4,26 +4,25 @@
 
 use super::RequestState;
 use super::answers::{Answer, pages};
-use super::connection;
 use super::target::RequestTarget;
+use crate::listener::link::Link;
 use crate::snapshot::Snapshot;
 use crate::tls::client_auth::{Checks, ClientAuth, Denial};
 use bytes::Bytes;
 use http::{HeaderValue, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
-use pingora::proxy::Session;
 use std::borrow::Cow;
 
 /// What endpoints are told; clients cannot say it themselves.
-const HEADERS: [&str; 4] =
+pub const HEADERS: [&str; 4] =
     ["ssl-client-verify", "ssl-client-subject-dn", "ssl-client-issuer-dn", "ssl-client-cert"];
 
 /// Lets a client in, or answers it. The error page of a host that is one of its paths takes the place of
 /// the path asked for.
 pub fn check(
     snapshot: &Snapshot,
-    session: &Session,
+    link: Option<&Link>,
     target: &mut RequestTarget<'_>,
     state: &mut RequestState,
 ) -> Result<(), Answer> {
@@ -33,7 +32,6 @@ pub fn check(
     let ClientAuth::Checks(checks) = &**auth else {
         return Err(Answer::status(403));
     };
-    let link = connection::link(session);
     let Some(tls) = link.and_then(|link| link.tls.as_ref()) else {
         // Nobody asks without TLS; there is no subject either.
         return if auth.admits_plain() { Ok(()) } else { Err(wrong_subject()) };

@@ -1,6 +1,6 @@
 //! What is known of the connection a request came on.
 
-use crate::listener::link::Link;
+use crate::listener::link::{InFlight, Link};
 use pingora::proxy::Session;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -23,14 +23,26 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// The connection of a request, as far as requests differ by it.
-    pub fn of(session: &Session) -> Connection {
-        link(session).map_or_else(Connection::default, |link| Connection {
+    /// A connection, as far as requests differ by it.
+    pub fn of(link: &Link) -> Connection {
+        Connection {
             peer: link.peer.ip(),
             port: link.local.port(),
             tls: link.tls.is_some() || link.tls_in_front,
-        })
+        }
     }
+}
+
+/// A request begins. Also says whether its connection ends with it.
+pub fn begin(link: &Arc<Link>) -> (InFlight, bool) {
+    let (in_flight, requests) = InFlight::begin(link);
+    let limits = &link.options.connections;
+    let is_last = requests >= limits.keep_alive_requests;
+    if is_last {
+        link.stop.send_replace(true);
+    }
+    let ends = is_last || *link.stop.borrow() || limits.keep_alive.is_zero();
+    (in_flight, ends)
 }
 
 /// What lives as long as the connection of a request.

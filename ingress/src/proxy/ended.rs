@@ -6,8 +6,9 @@ use crate::access_log::{AccessLog, Attempt, Entry};
 use crate::metrics::series::Finished;
 use crate::metrics::traffic::TRAFFIC;
 use crate::variables::Values;
-use pingora::Error;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
+use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -18,16 +19,50 @@ const STATUS_LINE_BYTES: usize = 15;
 /// Two spaces, `HTTP/1.1` and the end of the header.
 const REQUEST_LINE_BYTES: usize = 12;
 
+/// A request that has ended, and what its client got.
+pub struct Ended<'a> {
+    /// What was asked.
+    pub request: &'a RequestHeader,
+    /// The answer's header, where it is needed.
+    pub answer: Option<&'a ResponseHeader>,
+    /// Its status; `None` if the client got none.
+    pub status: Option<u16>,
+    /// Length of the answer's header.
+    pub header_bytes: u64,
+    /// What followed it.
+    pub body_bytes: u64,
+    /// The content of the endpoint's answer.
+    pub upstream_bytes: u64,
+}
+
+impl<'a> Ended<'a> {
+    /// A request of pingora's.
+    pub fn of(session: &'a Session) -> Ended<'a> {
+        let answer = session.response_written();
+        let header = answer.map_or(0, |answer| {
+            let reason = answer.get_reason_phrase().map_or(0, str::len);
+            header_bytes(STATUS_LINE_BYTES + reason, &answer.headers)
+        });
+        Ended {
+            request: session.req_header(),
+            answer,
+            status: answer.filter(|_| answered(session)).map(|answer| answer.status.as_u16()),
+            header_bytes: header,
+            body_bytes: session.body_bytes_sent() as u64,
+            upstream_bytes: session.upstream_body_bytes_received() as u64,
+        }
+    }
+}
+
 /// Counts and logs a request.
 pub fn record(
     proxy: &IngressProxy,
-    session: &Session,
-    error: Option<&Error>,
+    ended: &Ended<'_>,
+    error: Option<&dyn Display>,
     state: &RequestState,
 ) {
-    let answer = session.response_written();
     // 499 is nginx's status for a client that went away before it got an answer.
-    let status = answer.filter(|_| answered(session)).map_or(499, |a| a.status.as_u16());
+    let status = ended.status.unwrap_or(499);
     let mut all = [NO_ATTEMPT; ATTEMPTS_MAX];
     let attempts = attempts(state, &mut all);
     let last = attempts.last();
@@ -38,17 +73,13 @@ pub fn record(
         let endpoint = last.map(|attempt| attempt.address);
         tracing::warn!(status, ?endpoint, tries = attempts.len(), "request failed: {error}");
     }
-    let request = session.req_header();
+    let Ended { request, answer, .. } = *ended;
     let request_line =
         request.method.as_str().len() + request.raw_path().len() + REQUEST_LINE_BYTES;
-    let sent_body_bytes = session.body_bytes_sent() as u64;
-    let header = answer.map_or(0, |answer| {
-        let reason = answer.get_reason_phrase().map_or(0, str::len);
-        header_bytes(STATUS_LINE_BYTES + reason, &answer.headers)
-    });
     let duration = state.started.elapsed();
     let received_bytes = header_bytes(request_line, &request.headers) + state.body_bytes;
-    let sent_bytes = header + sent_body_bytes;
+    let sent_body_bytes = ended.body_bytes;
+    let sent_bytes = ended.header_bytes + sent_body_bytes;
     let alternative_upstream_name = state.attempts.alternative_upstream_name();
     let route = state.route.as_deref();
     proxy.metrics.observe(
@@ -91,7 +122,7 @@ pub fn record(
         received_bytes,
         duration,
         attempts,
-        upstream_bytes: session.upstream_body_bytes_received() as u64,
+        upstream_bytes: ended.upstream_bytes,
         alternative_upstream_name,
     };
     proxy.access_log.write(options, &entry);

@@ -119,13 +119,18 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether endpoints are told of the proxies in front, too.
+pub fn adds_chain(options: &ForwardedOptions) -> bool {
+    options.full_chain && options.trusted
+}
+
 /// The chain with our peer at its end, where that is asked for.
 fn chain(
     headers: &HeaderMap,
     forwarded: &Forwarded,
     options: &ForwardedOptions,
 ) -> Option<HeaderValue> {
-    if !options.full_chain || !options.trusted {
+    if !adds_chain(options) {
         return None;
     }
     let mut chain = Vec::new();
@@ -153,7 +158,7 @@ fn host_value(upstream: &mut RequestHeader, forwarded: &Forwarded) -> Result<Hea
 }
 
 /// Clients reach https at its own port, whatever the listener binds, unless a proxy in front says which.
-fn port_value(forwarded: &Forwarded, options: &Options) -> HeaderValue {
+pub fn port_value(forwarded: &Forwarded, options: &Options) -> HeaderValue {
     match forwarded.port_value() {
         Some(port) => port.clone(),
         None if forwarded.tls && !options.connections.proxy_protocol => {
@@ -203,7 +208,7 @@ fn keep_original(
     Ok(())
 }
 
-fn ip_value(ip: IpAddr) -> HeaderValue {
+pub fn ip_value(ip: IpAddr) -> HeaderValue {
     // The longest IPv6 address has 39 characters.
     let mut text = [0_u8; 48];
     let capacity = text.len();

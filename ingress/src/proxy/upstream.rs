@@ -12,10 +12,9 @@ use crate::annotations::upstream::retry::{Attempted, Failure, is_non_idempotent}
 use crate::balance::passive::RestPolicy;
 use crate::balance::{Endpoint, Moment};
 use crate::snapshot::Route;
-use choice::Choice;
-pub use choice::Client;
+pub use choice::{Choice, Client};
 use delivery::Delivery;
-use http::{HeaderValue, Version, header};
+use http::{HeaderValue, Method, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::{HttpPeer, Peer};
@@ -77,14 +76,20 @@ pub struct Attempts {
     tried: Vec<SocketAddr>,
     /// How many attempts count.
     tries: usize,
+    /// How the last attempt failed that was not pingora's.
+    failure: Option<Failure>,
     delivery: Option<Delivery>,
 }
 
 impl Attempts {
-    /// Decides what all attempts have in common: whether the canary takes the request, and what the
-    /// choice of endpoints goes by. `None` if there are no endpoints.
-    pub fn new(route: &Route, client: &Client<'_>) -> Option<Attempts> {
-        Some(Attempts { choice: Choice::new(route, client)?, ..Attempts::default() })
+    /// Sets what all attempts have in common. An error is the status to answer: an attempt of the fast
+    /// path failed, and there may be no other.
+    pub fn begin(&mut self, choice: Choice, route: &Route, method: &Method) -> Result<(), u16> {
+        self.choice = choice;
+        match self.failure.take() {
+            Some(failure) if !self.goes_on(route, method, failure, true) => Err(failure.status()),
+            _ => Ok(()),
+        }
     }
 
     /// The default backend of the location takes the request, since its own has no endpoints.
@@ -109,16 +114,21 @@ impl Attempts {
 
     /// Chooses an endpoint, and says how to speak to it.
     pub fn next_peer(&mut self, route: &Route, client_tls: bool) -> Result<Box<HttpPeer>> {
-        let started = Instant::now();
-        let Some(endpoint) = self.choice.endpoint(route, &self.tried, Moment::of(started)) else {
+        let Some(endpoint) = self.next_endpoint(route) else {
             let status = if self.last.is_none() { 503 } else { 502 };
             return Error::e_explain(ErrorType::HTTPStatus(status), "no endpoint left");
         };
+        Ok(peer::to(endpoint.address, route, client_tls))
+    }
+
+    /// Chooses an endpoint for the next attempt, which begins.
+    pub fn next_endpoint(&mut self, route: &Route) -> Option<Arc<Endpoint>> {
+        let started = Instant::now();
+        let endpoint = self.choice.endpoint(route, &self.tried, Moment::of(started))?;
         self.earlier.extend(self.last.take());
         self.tries += 1;
-        let peer = peer::to(endpoint.address, route, client_tls);
         self.last = Some(Attempt {
-            endpoint,
+            endpoint: endpoint.clone(),
             started,
             reused: false,
             connected: None,
@@ -126,11 +136,11 @@ impl Attempts {
             ended: None,
             status: None,
         });
-        Ok(peer)
+        Some(endpoint)
     }
 
-    /// There is a connection. `fd` is its socket.
-    pub fn connected(&mut self, session: &Session, reused: bool, h2: bool, fd: RawFd) {
+    /// There is a connection.
+    pub fn has_connection(&mut self, reused: bool) {
         let Some(attempt) = &mut self.last else {
             return;
         };
@@ -139,6 +149,11 @@ impl Attempts {
         if !reused {
             attempt.endpoint.passive.worked();
         }
+    }
+
+    /// There is a connection of pingora's. `fd` is its socket.
+    pub fn connected(&mut self, session: &Session, reused: bool, h2: bool, fd: RawFd) {
+        self.has_connection(reused);
         // HTTP/2 says itself what it did not get to.
         let guarded = reused && !h2 && is_non_idempotent(&session.req_header().method);
         self.delivery = guarded.then(|| Delivery::watch(fd)).flatten();
@@ -155,10 +170,7 @@ impl Attempts {
         if answer.status.is_informational() && status != 101 {
             return Ok(());
         }
-        if let Some(attempt) = &mut self.last {
-            attempt.status = Some(status);
-            attempt.answered = Some(attempt.started.elapsed());
-        }
+        self.has_answer(status);
         let failure = Failure::Status(status);
         if self.may_go_on(route, session, failure, true) {
             let mut error = Error::explain(NEXT_UPSTREAM, "the answer asks for another endpoint");
@@ -166,6 +178,29 @@ impl Attempts {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// An endpoint's answer begins with this status.
+    pub fn has_answer(&mut self, status: u16) {
+        if let Some(attempt) = &mut self.last {
+            attempt.status = Some(status);
+            attempt.answered = Some(attempt.started.elapsed());
+        }
+    }
+
+    /// An attempt of the fast path failed before there was anything of an answer; whatever comes next is
+    /// pingora's.
+    pub fn failed_early(&mut self, route: &Route, failure: Failure) {
+        let Some(attempt) = &self.last else {
+            return;
+        };
+        if attempt.connected.is_none() {
+            self.note_unreachable(route);
+        } else if attempt.reused && failure == Failure::Error {
+            return self.note_stale(failure);
+        }
+        self.note_failure(failure);
+        self.failure = Some(failure);
     }
 
     /// The cookie that keeps the client where it is, if it needs a new one.
@@ -207,10 +242,8 @@ impl Attempts {
         let timed_out =
             matches!(error.etype(), ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout);
         let failure = if timed_out { Failure::Timeout } else { Failure::Error };
-        if let (Some(attempt), Some(route)) = (&self.last, route) {
-            let health = &route.settings.upstream.health;
-            let policy = RestPolicy { fails_max: health.fails_max, window: health.fail_timeout };
-            attempt.endpoint.passive.failed(Moment::now(), policy);
+        if let Some(route) = route {
+            self.note_unreachable(route);
         }
         self.note_failure(failure);
         error.set_retry(self.may_go_on(route, session, failure, false));
@@ -238,11 +271,7 @@ impl Attempts {
         };
         let reused = self.last.as_ref().is_some_and(|attempt| attempt.reused);
         if reused && failure == Failure::Error {
-            // The endpoint may well be fine: it only closed what it had kept long enough. As in nginx
-            // such an attempt does not count.
-            self.tries -= 1;
-            self.ended_unless_done();
-            self.set_status(failure);
+            self.note_stale(failure);
         } else {
             self.note_failure(failure);
         }
@@ -271,6 +300,22 @@ impl Attempts {
         })
     }
 
+    fn note_unreachable(&self, route: &Route) {
+        if let Some(attempt) = &self.last {
+            let health = &route.settings.upstream.health;
+            let policy = RestPolicy { fails_max: health.fails_max, window: health.fail_timeout };
+            attempt.endpoint.passive.failed(Moment::now(), policy);
+        }
+    }
+
+    /// The endpoint may well be fine: it only closed what it had kept long enough. As in nginx such an
+    /// attempt does not count.
+    fn note_stale(&mut self, failure: Failure) {
+        self.tries -= 1;
+        self.ended_unless_done();
+        self.set_status(failure);
+    }
+
     fn note_failure(&mut self, failure: Failure) {
         self.ended_unless_done();
         self.set_status(failure);
@@ -290,17 +335,22 @@ impl Attempts {
         failure: Failure,
         sent: bool,
     ) -> bool {
-        let (Some(route), Some(first)) = (route, self.all().next()) else {
-            return false;
-        };
         // nginx keeps any body whole; here the beginning of a long one is gone once it was sent.
         let has_body = !session.as_ref().retry_buffer_truncated();
+        let method = &session.req_header().method;
+        has_body && route.is_some_and(|route| self.goes_on(route, method, failure, sent))
+    }
+
+    fn goes_on(&self, route: &Route, method: &Method, failure: Failure, sent: bool) -> bool {
+        let Some(first) = self.all().next() else {
+            return false;
+        };
         let attempted = Attempted {
-            method: &session.req_header().method,
+            method,
             sent: sent && !route.options.endpoint_connections.retry_non_idempotent,
             tries: self.tries,
             elapsed: first.started.elapsed(),
         };
-        has_body && route.settings.upstream.retry.goes_on(failure, attempted)
+        route.settings.upstream.retry.goes_on(failure, attempted)
     }
 }

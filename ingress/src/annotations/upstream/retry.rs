@@ -70,6 +70,11 @@ impl Conditions {
         Ok(Conditions(if off { 0 } else { set }))
     }
 
+    /// Whether any answer of an endpoint is a reason to ask another one.
+    pub fn any_status(self) -> bool {
+        self.0 & !(1 | 1 << 1 | 1 << 2 | NON_IDEMPOTENT) != 0
+    }
+
     fn holds(self, failure: Failure) -> bool {
         let bit = match failure {
             Failure::Error => 1,
