@@ -333,7 +333,8 @@ impl ProxyHttp for PingoraProxy {
         begun: Box<dyn Any + Send + Sync>,
     ) {
         if let Ok(begun) = begun.downcast::<RequestState>() {
-            *state = *begun;
+            let RequestState { counted, started, attempts, .. } = *begun;
+            *state = RequestState { counted, started, attempts, ..RequestState::new() };
         }
     }
 

@@ -196,7 +196,7 @@ impl FastPath {
             seats: &self.seats,
             sent: &mut sent,
         };
-        let broken: &dyn Display = match exchange.run().await {
+        let broken = match exchange.run().await {
             Ok(()) => {
                 self.record(request, &sent, None, &mut state);
                 return (if closes { Next::End } else { Next::Request }, *head_bytes);
@@ -213,11 +213,11 @@ impl FastPath {
                 if sent.status.is_none_or(|status| status < 200) {
                     sent.status = Some(Failure::Error.status());
                 }
-                &why.clone()
+                why
             }
-            Err(Broken::Client(error)) => &format!("the client is gone: {error}"),
+            Err(Broken::Client(error)) => format!("the client is gone: {error}"),
         };
-        self.record(request, &sent, Some(broken), &mut state);
+        self.record(request, &sent, Some(&broken), &mut state);
         (Next::Gone, *head_bytes)
     }
 

@@ -202,9 +202,7 @@ impl Exchange<'_> {
             return Ok(());
         }
         let count = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        let written = timeout(SEND_TIMEOUT, write_all(self.client, pieces)).await;
-        let written = written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        written.map_err(Broken::Client)?;
+        write_all(self.client, pieces).await.map_err(Broken::Client)?;
         self.sent.bytes += count;
         out.clear();
         Ok(())
@@ -237,11 +235,13 @@ fn early<T>(done: Result<io::Result<T>, tokio::time::error::Elapsed>) -> Result<
     }
 }
 
+/// Writes everything; the client has `SEND_TIMEOUT` to take the next piece.
 async fn write_all(stream: &mut ClientStream, pieces: [&[u8]; 2]) -> io::Result<()> {
     let [mut first, mut second] = pieces;
     while !first.is_empty() || !second.is_empty() {
         let slices = [IoSlice::new(first), IoSlice::new(second)];
-        let count = poll_fn(|cx| Pin::new(&mut *stream).poll_write_vectored(cx, &slices)).await?;
+        let writing = poll_fn(|cx| Pin::new(&mut *stream).poll_write_vectored(cx, &slices));
+        let count = timeout(SEND_TIMEOUT, writing).await??;
         if count == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -249,5 +249,5 @@ async fn write_all(stream: &mut ClientStream, pieces: [&[u8]; 2]) -> io::Result<
         first = &first[of_first..];
         second = &second[count - of_first..];
     }
-    stream.flush().await
+    timeout(SEND_TIMEOUT, stream.flush()).await?
 }
