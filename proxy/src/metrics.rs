@@ -29,6 +29,10 @@ pub struct Metrics {
     registry: Registry,
     /// From the change of an EndpointSlice (its trigger time) to the kernel.
     pub network_programming_duration: Histogram,
+    /// From the arrival of changes at this agent to the kernel.
+    pub change_duration: Histogram,
+    /// Map operations carried out.
+    pub operations_total: IntCounter,
     /// One pass of index, plan and operations.
     pub sync_duration: Histogram,
     /// When the last one ended well.
@@ -100,6 +104,17 @@ impl Metrics {
                 "From the change of an EndpointSlice to the kernel.",
                 programming_buckets(),
             )?,
+            change_duration: Histogram::with_opts(
+                HistogramOpts::from(own(
+                    "change_duration_seconds",
+                    "From the arrival of changes at this agent to the kernel.",
+                ))
+                .buckets(prometheus::exponential_buckets(0.000_1, 2.0, 15)?),
+            )?,
+            operations_total: IntCounter::with_opts(own(
+                "operations_total",
+                "Operations on maps carried out.",
+            ))?,
             sync_duration: histogram(
                 "sync_proxy_rules_duration_seconds",
                 "One pass from objects to the kernel.",
@@ -147,7 +162,9 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 13] = [
+        let all: [Box<dyn Collector>; 15] = [
+            Box::new(self.change_duration.clone()),
+            Box::new(self.operations_total.clone()),
             Box::new(self.network_programming_duration.clone()),
             Box::new(self.sync_duration.clone()),
             Box::new(self.sync_last_timestamp.clone()),
