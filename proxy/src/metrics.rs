@@ -31,6 +31,8 @@ pub struct Metrics {
     pub network_programming_duration: Histogram,
     /// From the arrival of changes at this agent to the kernel.
     pub change_duration: Histogram,
+    /// When all objects were here for the first time.
+    pub objects_complete_timestamp: Gauge,
     /// Map operations carried out.
     pub operations_total: IntCounter,
     /// One pass of index, plan and operations.
@@ -111,6 +113,10 @@ impl Metrics {
                 ))
                 .buckets(prometheus::exponential_buckets(0.000_1, 2.0, 15)?),
             )?,
+            objects_complete_timestamp: Gauge::with_opts(own(
+                "objects_complete_timestamp_seconds",
+                "When the last of the objects that there were at the start had arrived.",
+            ))?,
             operations_total: IntCounter::with_opts(own(
                 "operations_total",
                 "Operations on maps carried out.",
@@ -162,7 +168,8 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 15] = [
+        let all: [Box<dyn Collector>; 16] = [
+            Box::new(self.objects_complete_timestamp.clone()),
             Box::new(self.change_duration.clone()),
             Box::new(self.operations_total.clone()),
             Box::new(self.network_programming_duration.clone()),

@@ -203,7 +203,7 @@ impl State {
             Event::Synced => {
                 *streams_missing = streams_missing.saturating_sub(1);
                 if *streams_missing == 0 {
-                    info!("all objects are here");
+                    self.arrivals.complete(&self.reconciler.metrics);
                 }
             }
             Event::Problems(problems) => {

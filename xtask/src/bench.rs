@@ -7,6 +7,7 @@ mod plot;
 mod report;
 mod site;
 mod stats;
+mod sync;
 mod workload;
 
 use std::io::{IsTerminal, Write};
@@ -36,7 +37,7 @@ pub struct Choice {
 type Part = fn(&Bench, &mut Report) -> anyhow::Result<()>;
 
 /// In the order in which they run.
-const PARTS: [(&str, Part); 1] = [("latency", latency::measure)];
+const PARTS: [(&str, Part); 2] = [("latency", latency::measure), ("sync", sync::measure)];
 
 impl Choice {
     /// From the command line.

@@ -1,7 +1,7 @@
 //! Changes that have arrived, as metrics tell of them: how many, and how long the way of those with
 //! a known beginning was.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{index::Change, metrics::Metrics};
 
@@ -11,14 +11,23 @@ pub struct Arrivals {
     triggers: Vec<jiff::Timestamp>,
     /// When they arrived, batch by batch.
     arrived: Vec<Instant>,
+    last: Option<Instant>,
 }
 
 impl Arrivals {
     /// A batch is about to be taken, which `arrived` then.
     pub fn begin(&mut self, arrived: Instant, is_old_news: bool) {
+        self.last = Some(arrived);
         if !is_old_news {
             self.arrived.push(arrived);
         }
+    }
+
+    /// Everything there was to begin with has been taken.
+    pub fn complete(&self, metrics: &Metrics) {
+        let since = self.last.map_or(Duration::ZERO, |last| last.elapsed());
+        let at = jiff::Timestamp::now().as_duration().as_secs_f64() - since.as_secs_f64();
+        metrics.objects_complete_timestamp.set(at);
     }
 
     /// Counts one. What `is_old_news`, as all is before the first pass, would distort the figures
