@@ -34,6 +34,8 @@ const WRITERS: usize = 8;
 const CHANGES: usize = 10;
 /// Elements of the array of endpoints by default, of as many endpoints as the largest size has.
 const ARRAY_SHARE: f64 = 262_144.0 / 250_011.0;
+/// Elements that are left at least, for lists that replace others.
+const ARRAY_ROOM: f64 = 200.0;
 
 /// What is found of one size, once for each round.
 #[derive(Default)]
@@ -109,7 +111,8 @@ fn flags(bench: &Bench, size: Size) -> Vec<String> {
     if !bench.quick {
         return Vec::new();
     }
-    let elements = to_f64(size.endpoints()) * ARRAY_SHARE;
+    let endpoints = to_f64(size.endpoints());
+    let elements = (endpoints * ARRAY_SHARE).max(endpoints + ARRAY_ROOM);
     vec![format!("--max-endpoints={elements:.0}")]
 }
 
