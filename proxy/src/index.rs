@@ -10,6 +10,7 @@ pub mod choice;
 pub mod claims;
 pub mod local_node;
 pub mod object;
+pub mod service;
 pub mod settle;
 pub mod slice;
 pub mod translate;
@@ -19,9 +20,8 @@ use std::{
     net::IpAddr,
 };
 
-use k8s_openapi::api::core::v1::Service;
-
 use crate::model::{Desired, LocalNode, ObjectName, Problem};
+use service::Service;
 use settle::{Changed, Settled};
 use slice::Slice;
 use translate::Translated;
@@ -43,7 +43,7 @@ pub struct Index {
     local_node: LocalNode,
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, Slice>,
-    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    slices_of: BTreeMap<ObjectName, Vec<ObjectName>>,
     endpoints: BTreeMap<ObjectName, Vec<Slice>>,
     changed: BTreeSet<ObjectName>,
     slice_problems: BTreeMap<ObjectName, Vec<Problem>>,
@@ -81,7 +81,7 @@ impl Index {
         match change {
             Change::Service(name, service) => {
                 match service {
-                    Some(service) => self.services.insert(name.clone(), trimmed(*service)),
+                    Some(service) => self.services.insert(name.clone(), *service),
                     None => self.services.remove(&name),
                 };
                 self.changed.insert(name);
@@ -111,7 +111,12 @@ impl Index {
             Some(slice) => {
                 let service = slice.service.clone();
                 let old = self.slices.insert(name.clone(), slice);
-                self.slices_of.entry(service.clone()).or_default().insert(name.clone());
+                let names = self.slices_of.entry(service.clone()).or_default();
+                // In the order of their names: what is merged does not depend on who came first.
+                if let Err(at) = names.binary_search(&name) {
+                    names.reserve_exact(1);
+                    names.insert(at, name.clone());
+                }
                 self.changed.insert(service.clone());
                 old.filter(|old| old.service != service)
             }
@@ -119,7 +124,7 @@ impl Index {
         };
         if let Some(old) = old {
             if let Some(names) = self.slices_of.get_mut(&old.service) {
-                names.remove(&name);
+                names.retain(|known| *known != name);
                 if names.is_empty() {
                     self.slices_of.remove(&old.service);
                 }
@@ -165,20 +170,4 @@ impl Index {
         translated.problems.extend(slices.iter().flat_map(|slice| slice.problems.iter().cloned()));
         Some(translated)
     }
-}
-
-/// The Service without what nothing here reads and may be large.
-fn trimmed(mut service: Service) -> Service {
-    service.metadata.managed_fields = None;
-    if let Some(annotations) = &mut service.metadata.annotations {
-        annotations.retain(|name, _| name == addresses::SOURCE_RANGES_ANNOTATION);
-    }
-    if let Some(labels) = &mut service.metadata.labels {
-        labels.retain(|name, _| name == translate::PROXY_NAME_LABEL);
-    }
-    if let Some(spec) = &mut service.spec {
-        spec.selector = None;
-        spec.ports.iter_mut().for_each(Vec::shrink_to_fit);
-    }
-    service
 }

@@ -160,7 +160,7 @@ impl Metrics {
                 "Objects and network devices not served in whole or in part.",
             ))?,
             lacking: Arc::default(),
-            traffic: ServiceTraffic::new()?,
+            traffic: ServiceTraffic::default(),
             kernel: KernelReadings::new()?,
         };
         metrics.register()?;
@@ -168,7 +168,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 16] = [
+        let all: [Box<dyn Collector>; 15] = [
             Box::new(self.objects_complete_timestamp.clone()),
             Box::new(self.change_duration.clone()),
             Box::new(self.operations_total.clone()),
@@ -184,7 +184,6 @@ impl Metrics {
             Box::new(self.livez_total.clone()),
             Box::new(self.problems.clone()),
             Box::new(self.kernel.clone()),
-            Box::new(self.traffic.clone()),
         ];
         all.into_iter().try_for_each(|collector| self.registry.register(collector))
     }
@@ -246,6 +245,7 @@ impl Metrics {
     pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        self.traffic.write(&mut text);
         Ok(text)
     }
 }

@@ -50,6 +50,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often the addresses of the host are read again, should nobody tell of a change.
 const HOST_REREAD: Duration = Duration::from_secs(30);
 
+/// After a pass of so many operations there is memory to give back.
+const OPS_MANY: usize = 1000;
+
 /// How often everything is compared, should what changed not tell all that did.
 const COMPARISON: Duration = Duration::from_secs(60);
 
@@ -300,7 +303,12 @@ impl State {
             self.report(&held.shortages);
         }
         self.held = Some(held);
-        Ok(plan.makes_room)
+        let makes_room = plan.makes_room;
+        drop(plan);
+        if ops > OPS_MANY {
+            give_memory_back();
+        }
+        Ok(makes_room)
     }
 
     fn attach(&mut self, held: &Held) -> Result<(), Error> {
@@ -361,6 +369,16 @@ async fn device_problems_changed(devices: &mut Option<devices::Handle>) {
         Some(devices) => devices.problems_changed().await,
         None => future::pending().await,
     }
+}
+
+/// What objects took while they were read lies scattered between what is kept; the allocator does not
+/// give that back by itself.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    tokio::task::spawn_blocking(|| {
+        // SAFETY: takes a number only, and may be called by any thread.
+        unsafe { libc::malloc_trim(0) }
+    });
 }
 
 /// Waits, unless it is that late already.

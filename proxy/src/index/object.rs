@@ -1,14 +1,74 @@
-//! EndpointSlices as far as a proxy reads them. A large cluster has hundreds of thousands of endpoints,
-//! each with a reference to its pod and more that is skipped while it is read.
+//! Services and EndpointSlices as far as a proxy reads them. A large cluster has hundreds of thousands
+//! of endpoints, each with a reference to its pod and more that is skipped while it is read.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{
-    api::discovery::v1::{EndpointConditions, EndpointHints, EndpointPort, EndpointSlice},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    api::{
+        core::v1::{self as core, LoadBalancerStatus, SessionAffinityConfig},
+        discovery::v1::{EndpointConditions, EndpointHints, EndpointPort, EndpointSlice},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::core::NamespaceResourceScope;
 use serde::{Deserialize, Deserializer};
+
+/// A Service.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ServiceObject {
+    /// Name, labels, annotations, age; nothing of who wrote it.
+    #[serde(default, deserialize_with = "metadata")]
+    pub metadata: ObjectMeta,
+    /// What is wanted.
+    pub spec: Option<ServiceSpec>,
+    /// What its load balancer came to.
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: ServiceStatus,
+}
+
+/// Of its `spec`, by the names that the fields have there.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "Kubernetes says what they mean")]
+pub struct ServiceSpec {
+    #[serde(rename = "type")]
+    pub type_: Option<String>,
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    pub cluster_ips: Option<Vec<String>>,
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Option<Vec<String>>,
+    pub ports: Option<Vec<PortSpec>>,
+    pub internal_traffic_policy: Option<String>,
+    pub external_traffic_policy: Option<String>,
+    pub health_check_node_port: Option<i32>,
+    pub ip_families: Option<Vec<String>>,
+    pub load_balancer_source_ranges: Option<Vec<String>>,
+    pub session_affinity: Option<String>,
+    pub session_affinity_config: Option<SessionAffinityConfig>,
+}
+
+/// Of one of its `ports`, likewise.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "Kubernetes says what they mean")]
+pub struct PortSpec {
+    pub name: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub port: i32,
+    pub protocol: Option<String>,
+    pub node_port: Option<i32>,
+}
+
+/// Of its `status`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// Addresses of its load balancer.
+    #[serde(default, deserialize_with = "or_default")]
+    pub load_balancer: LoadBalancerStatus,
+}
 
 /// An EndpointSlice.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -53,12 +113,20 @@ struct Metadata {
     resource_version: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
+    creation_timestamp: Option<Time>,
 }
 
 fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
-    let Metadata { name, namespace, resource_version, labels, annotations } = or_default(from)?;
-    let nothing = ObjectMeta::default();
-    Ok(ObjectMeta { name, namespace, resource_version, labels, annotations, ..nothing })
+    let from: Metadata = or_default(from)?;
+    Ok(ObjectMeta {
+        name: from.name,
+        namespace: from.namespace,
+        resource_version: from.resource_version,
+        labels: from.labels,
+        annotations: from.annotations,
+        creation_timestamp: from.creation_timestamp,
+        ..ObjectMeta::default()
+    })
 }
 
 /// Kubernetes takes `null` for a list or an object that is not there.
@@ -68,34 +136,42 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
-impl kube::Resource for SliceObject {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
+/// The API knows it as this kind.
+macro_rules! resource {
+    ($object:ty, $kind:ty) => {
+        impl kube::Resource for $object {
+            type DynamicType = ();
+            type Scope = NamespaceResourceScope;
 
-    fn kind((): &()) -> Cow<'_, str> {
-        EndpointSlice::kind(&())
-    }
+            fn kind((): &()) -> Cow<'_, str> {
+                <$kind as kube::Resource>::kind(&())
+            }
 
-    fn group((): &()) -> Cow<'_, str> {
-        EndpointSlice::group(&())
-    }
+            fn group((): &()) -> Cow<'_, str> {
+                <$kind as kube::Resource>::group(&())
+            }
 
-    fn version((): &()) -> Cow<'_, str> {
-        EndpointSlice::version(&())
-    }
+            fn version((): &()) -> Cow<'_, str> {
+                <$kind as kube::Resource>::version(&())
+            }
 
-    fn plural((): &()) -> Cow<'_, str> {
-        EndpointSlice::plural(&())
-    }
+            fn plural((): &()) -> Cow<'_, str> {
+                <$kind as kube::Resource>::plural(&())
+            }
 
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
 
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
 }
+
+resource!(ServiceObject, core::Service);
+resource!(SliceObject, EndpointSlice);
 
 #[cfg(test)]
 mod tests {

@@ -8,10 +8,7 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use k8s_openapi::api::{
-    core::v1::{Node, Service},
-    networking::v1::ServiceCIDR,
-};
+use k8s_openapi::api::{core::v1::Node, networking::v1::ServiceCIDR};
 use kube::{
     Api, Client, Resource,
     runtime::{WatchStreamExt as _, watcher},
@@ -22,7 +19,12 @@ use tracing::{debug, warn};
 
 use super::{Event, Source, channel, node, object_name};
 use crate::{
-    index::{Change, object::SliceObject, slice::Slice, translate::PROXY_NAME_LABEL},
+    index::{
+        Change,
+        object::{ServiceObject, SliceObject},
+        slice::Slice,
+        translate::PROXY_NAME_LABEL,
+    },
     model::ObjectName,
 };
 
@@ -38,11 +40,11 @@ pub fn watch(client: Client, node_name: Option<&str>) -> Source {
     let (sender, events) = channel();
     let problems = Some(super::events::start(client.clone(), node_name));
     let services = watcher::Config::default().labels(&format!("!{PROXY_NAME_LABEL}"));
-    tokio::spawn(follow::<Service>(
+    tokio::spawn(follow::<ServiceObject>(
         Api::all(client.clone()),
         services,
         sender.clone(),
-        |name, service| Change::Service(name, service.map(Box::new)),
+        |name, service| Change::Service(name, service.map(|service| Box::new(service.into()))),
     ));
     let slices =
         watcher::Config::default().labels(&format!("!{PROXY_NAME_LABEL},!{HEADLESS_LABEL}"));

@@ -6,9 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::Service;
 use podium_proxy::{
-    index::{Change, Index, object::SliceObject, slice::Slice},
+    index::{
+        Change, Index,
+        object::{ServiceObject, SliceObject},
+        slice::Slice,
+    },
     plan::{
         self,
         held::{Held, Limits},
@@ -69,8 +72,8 @@ fn drawn_change() -> impl Strategy<Value = Change> {
                     "ports": [{"port": 80, "nodePort": 30_000 + u32::from(extra)}],
                 },
             });
-            let service = exists.then(|| serde_json::from_value(value).unwrap());
-            Change::Service(object(&name), service)
+            let service: ServiceObject = serde_json::from_value(value).unwrap();
+            Change::Service(object(&name), exists.then(|| Box::new(service.into())))
         },
     );
     let slice = (0..3_u8, any::<bool>(), 0..5_u8, 0..3_u8).prop_map(|(name, exists, of, last)| {
@@ -167,8 +170,8 @@ fn one_change_among_many_is_a_few_operations() {
                 "ports": [{"port": 80, "nodePort": 20_000 + number}],
             },
         });
-        let service: Service = serde_json::from_value(value).unwrap();
-        index.apply(Change::Service(object(&format!("s{number}")), Some(Box::new(service))));
+        let service: ServiceObject = serde_json::from_value(value).unwrap();
+        index.apply(Change::Service(object(&format!("s{number}")), Some(Box::new(service.into()))));
         index.apply(slice_of(number, 0));
     }
     let started = Instant::now();

@@ -8,9 +8,13 @@ mod node;
 use std::{fmt::Write as _, net::IpAddr};
 
 use expect_test::{Expect, expect};
-use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::core::v1::Endpoints;
 use podium_proxy::{
-    index::{Change, Index, object::SliceObject, slice::Slice},
+    index::{
+        Change, Index,
+        object::{ServiceObject, SliceObject},
+        slice::Slice,
+    },
     model::{LocalNode, ObjectName, Reach},
 };
 use podium_proxy_ebpf::{Endpoint, FrontendKind};
@@ -54,8 +58,8 @@ fn apply(index: &mut Index, yaml: &str) {
             let endpoints: Endpoints = serde_json::from_value(value).unwrap();
             Change::Endpoints(name, Some(Slice::from_endpoints(&endpoints, Some("node-a"))))
         } else {
-            let service: Service = serde_json::from_value(value).unwrap();
-            Change::Service(name, Some(Box::new(service)))
+            let service: ServiceObject = serde_json::from_value(value).unwrap();
+            Change::Service(name, Some(Box::new(service.into())))
         });
     }
 }

@@ -20,7 +20,12 @@ use serde_json::Value;
 use tracing::warn;
 
 use crate::{
-    index::{Change, local_node::OwnNode, object::SliceObject, slice::Slice},
+    index::{
+        Change,
+        local_node::OwnNode,
+        object::{ServiceObject, SliceObject},
+        slice::Slice,
+    },
     model::{ObjectName, Problem},
     source::{node, object_name},
 };
@@ -232,17 +237,20 @@ impl Reader<'_> {
                     items.into_iter().for_each(|item| self.add(item));
                 }
             }
-            ("v1", "Service") => self
-                .add_change("Service", value, |name, service| Change::Service(name, Some(service))),
+            ("v1", "Service") => {
+                self.add_change("Service", value, |name, object: ServiceObject| {
+                    Change::Service(name, Some(Box::new(object.into())))
+                })
+            }
             ("v1", "Endpoints") => {
                 let node_name = self.node_name;
-                self.add_change("Endpoints", value, |name, object: Box<Endpoints>| {
+                self.add_change("Endpoints", value, |name, object: Endpoints| {
                     Change::Endpoints(name, Some(Slice::from_endpoints(&object, Some(node_name))))
                 });
             }
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 let node_name = self.node_name;
-                self.add_change("EndpointSlice", value, |name, object: Box<SliceObject>| {
+                self.add_change("EndpointSlice", value, |name, object: SliceObject| {
                     let slice = Slice::from_object(&object, Some(node_name));
                     Change::Slice(name, Some(Box::new(slice)))
                 });
@@ -271,7 +279,7 @@ impl Reader<'_> {
         &mut self,
         kind: &'static str,
         value: Value,
-        change: impl FnOnce(ObjectName, Box<T>) -> Change,
+        change: impl FnOnce(ObjectName, T) -> Change,
     ) {
         let object_sum = sum(value.to_string().as_bytes());
         let Some((name, object)) = self.parse::<T>(kind, value) else {
@@ -279,7 +287,7 @@ impl Reader<'_> {
         };
         let before = self.known.objects.get(&(kind, name.clone()));
         if before.is_none_or(|known| known.object != object_sum) {
-            self.changes.push(change(name.clone(), Box::new(object)));
+            self.changes.push(change(name.clone(), object));
         }
         self.know((kind, name), object_sum, Kept::Nothing);
     }
