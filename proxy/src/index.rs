@@ -9,6 +9,8 @@ pub mod addresses;
 pub mod choice;
 pub mod claims;
 pub mod local_node;
+pub mod object;
+pub mod service;
 pub mod settle;
 pub mod slice;
 pub mod translate;
@@ -18,35 +20,30 @@ use std::{
     net::IpAddr,
 };
 
-use k8s_openapi::api::{
-    core::v1::{Endpoints, Service},
-    discovery::v1::EndpointSlice,
-};
-
 use crate::model::{Desired, LocalNode, ObjectName, Problem};
+use service::Service;
 use settle::{Changed, Settled};
 use slice::Slice;
 use translate::Translated;
 
-/// One object as it is now; `None`: it is gone.
+/// One object as it is now, as seen from this node; `None`: it is gone.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// A Service.
     Service(ObjectName, Option<Box<Service>>),
     /// An EndpointSlice.
-    Slice(ObjectName, Option<Box<EndpointSlice>>),
+    Slice(ObjectName, Option<Box<Slice>>),
     /// An Endpoints object. It counts only while its Service has no EndpointSlice.
-    Endpoints(ObjectName, Option<Box<Endpoints>>),
+    Endpoints(ObjectName, Option<Vec<Slice>>),
 }
 
 /// All objects, in the form the translation needs, and what became of them.
 #[derive(Debug, Default)]
 pub struct Index {
-    node_name: Option<String>,
     local_node: LocalNode,
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, Slice>,
-    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    slices_of: BTreeMap<ObjectName, Vec<ObjectName>>,
     endpoints: BTreeMap<ObjectName, Vec<Slice>>,
     changed: BTreeSet<ObjectName>,
     slice_problems: BTreeMap<ObjectName, Vec<Problem>>,
@@ -55,11 +52,6 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty index. Without a node name no endpoint counts as local.
-    pub fn new(node_name: Option<String>) -> Self {
-        Self { node_name, ..Self::default() }
-    }
-
     /// What is known of this node.
     pub const fn local_node(&self) -> &LocalNode {
         &self.local_node
@@ -89,21 +81,15 @@ impl Index {
         match change {
             Change::Service(name, service) => {
                 match service {
-                    Some(service) => self.services.insert(name.clone(), trimmed(*service)),
+                    Some(service) => self.services.insert(name.clone(), *service),
                     None => self.services.remove(&name),
                 };
                 self.changed.insert(name);
             }
-            Change::Slice(name, slice) => {
-                let node = self.node_name.as_deref();
-                self.replace_slice(name, slice.map(|slice| Slice::from_object(&slice, node)));
-            }
+            Change::Slice(name, slice) => self.replace_slice(name, slice.map(|slice| *slice)),
             Change::Endpoints(name, endpoints) => {
-                let node = self.node_name.as_deref();
                 match endpoints {
-                    Some(object) => {
-                        self.endpoints.insert(name.clone(), Slice::from_endpoints(&object, node))
-                    }
+                    Some(slices) => self.endpoints.insert(name.clone(), slices),
                     None => self.endpoints.remove(&name),
                 };
                 self.changed.insert(name);
@@ -125,7 +111,12 @@ impl Index {
             Some(slice) => {
                 let service = slice.service.clone();
                 let old = self.slices.insert(name.clone(), slice);
-                self.slices_of.entry(service.clone()).or_default().insert(name.clone());
+                let names = self.slices_of.entry(service.clone()).or_default();
+                // In the order of their names: what is merged does not depend on who came first.
+                if let Err(at) = names.binary_search(&name) {
+                    names.reserve_exact(1);
+                    names.insert(at, name.clone());
+                }
                 self.changed.insert(service.clone());
                 old.filter(|old| old.service != service)
             }
@@ -133,7 +124,7 @@ impl Index {
         };
         if let Some(old) = old {
             if let Some(names) = self.slices_of.get_mut(&old.service) {
-                names.remove(&name);
+                names.retain(|known| *known != name);
                 if names.is_empty() {
                     self.slices_of.remove(&old.service);
                 }
@@ -179,13 +170,4 @@ impl Index {
         translated.problems.extend(slices.iter().flat_map(|slice| slice.problems.iter().cloned()));
         Some(translated)
     }
-}
-
-/// The Service without what nothing here reads and may be large.
-fn trimmed(mut service: Service) -> Service {
-    service.metadata.managed_fields = None;
-    if let Some(annotations) = &mut service.metadata.annotations {
-        annotations.retain(|name, _| name == addresses::SOURCE_RANGES_ANNOTATION);
-    }
-    service
 }

@@ -50,6 +50,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often the addresses of the host are read again, should nobody tell of a change.
 const HOST_REREAD: Duration = Duration::from_secs(30);
 
+/// After a pass of so many operations there is memory to give back.
+const OPS_MANY: usize = 1000;
+
 /// How often everything is compared, should what changed not tell all that did.
 const COMPARISON: Duration = Duration::from_secs(60);
 
@@ -148,7 +151,8 @@ impl State {
             let is_due = self.dirty && streams_missing == 0;
             let event = tokio::select! {
                 biased;
-                () = time::sleep_until(next_pass), if is_due => None,
+                // Asked for the time first: the timer's is a millisecond late.
+                () = until(next_pass), if is_due => None,
                 event = source.events.recv() => match event {
                     Some(event) => Some(event),
                     None => return Ok(()),
@@ -190,7 +194,8 @@ impl State {
 
     fn take(&mut self, event: Event, streams_missing: &mut usize) {
         match event {
-            Event::Changes(changes) => {
+            Event::Changes { changes, arrived } => {
+                self.arrivals.begin(arrived, !self.attached);
                 for change in changes {
                     self.arrivals.take(&change, !self.attached, &self.reconciler.metrics);
                     self.reconciler.index.apply(change);
@@ -198,7 +203,12 @@ impl State {
                 self.dirty = true;
                 self.reconciler.health.queued();
             }
-            Event::Synced => *streams_missing = streams_missing.saturating_sub(1),
+            Event::Synced => {
+                *streams_missing = streams_missing.saturating_sub(1);
+                if *streams_missing == 0 {
+                    self.arrivals.complete(&self.reconciler.metrics);
+                }
+            }
             Event::Problems(problems) => {
                 self.source_problems = problems;
                 self.problems_changed();
@@ -273,6 +283,7 @@ impl State {
             datapath.execute(op)?;
         }
         drop(datapath);
+        let done = Instant::now();
         if !self.attached {
             self.attach(&held)?;
         }
@@ -284,14 +295,20 @@ impl State {
         let metrics = &self.reconciler.metrics;
         metrics.synced(&held, (!is_rebuilt).then_some(&plan.ports), started.elapsed());
         self.reconciler.health.synced();
-        self.arrivals.done(metrics);
+        self.arrivals.done(done, metrics);
+        metrics.operations_total.inc_by(u64::try_from(ops).unwrap_or(u64::MAX));
         tracing::debug!(ops, took = ?started.elapsed(), "kernel up to date");
         let has_news = changed.problems || changed.health_checks || plan.shortages_changed;
         if std::mem::take(&mut self.problems_dirty) || is_rebuilt || has_news {
             self.report(&held.shortages);
         }
         self.held = Some(held);
-        Ok(plan.makes_room)
+        let makes_room = plan.makes_room;
+        drop(plan);
+        if ops > OPS_MANY {
+            give_memory_back();
+        }
+        Ok(makes_room)
     }
 
     fn attach(&mut self, held: &Held) -> Result<(), Error> {
@@ -351,6 +368,23 @@ async fn device_problems_changed(devices: &mut Option<devices::Handle>) {
     match devices {
         Some(devices) => devices.problems_changed().await,
         None => future::pending().await,
+    }
+}
+
+/// What objects took while they were read lies scattered between what is kept; the allocator does not
+/// give that back by itself.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    tokio::task::spawn_blocking(|| {
+        // SAFETY: takes a number only, and may be called by any thread.
+        unsafe { libc::malloc_trim(0) }
+    });
+}
+
+/// Waits, unless it is that late already.
+async fn until(moment: time::Instant) {
+    if time::Instant::now() < moment {
+        time::sleep_until(moment).await;
     }
 }
 

@@ -154,7 +154,7 @@ impl Services {
     }
 
     fn slices(&self, key: &Key, controller: &str) -> Vec<EndpointSlice> {
-        let all = self.context.cache.endpoint_slices.list_in(&key.namespace);
+        let all = self.context.cache.endpoint_slices.list_of_service(key);
         let ours = all.into_iter().filter(|slice| slices::is_of(slice, &key.name, controller));
         ours.map(Arc::unwrap_or_clone).collect()
     }

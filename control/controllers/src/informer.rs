@@ -3,7 +3,7 @@
 //! plan before it did (upstream's "expectations" are not needed). What to do about a change is left
 //! to the controllers.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -22,6 +22,9 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+/// The label that ties an EndpointSlice to its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// How many ends of objects each cache remembers.
 const GONE_MAX: usize = 256;
@@ -114,6 +117,9 @@ pub struct Store<K> {
 #[derive(Debug)]
 struct Inner<K> {
     objects: BTreeMap<Key, Arc<K>>,
+    /// Names of those that are labelled as a Service's, by the key of the Service. A change of one
+    /// slice among thousands must not look at all of them.
+    by_service: BTreeMap<Key, BTreeSet<String>>,
     /// UIDs of objects we deleted and whose end the watch has not told yet.
     doomed: HashSet<String>,
     /// UIDs of objects that are gone: the late answer to a write must not bring one back.
@@ -122,10 +128,54 @@ struct Inner<K> {
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        let inner =
-            Inner { objects: BTreeMap::new(), doomed: HashSet::new(), gone: VecDeque::new() };
+        let inner = Inner {
+            objects: BTreeMap::new(),
+            by_service: BTreeMap::new(),
+            doomed: HashSet::new(),
+            gone: VecDeque::new(),
+        };
         Self { inner: RwLock::new(inner) }
     }
+}
+
+impl<K: Watched> Inner<K> {
+    fn insert(&mut self, key: Key, object: K) -> Option<Arc<K>> {
+        let service = service_of(&object);
+        let old = self.objects.insert(key.clone(), Arc::new(object));
+        let before = old.as_deref().and_then(service_of);
+        if before != service {
+            if let Some(before) = before {
+                self.leave(&before, &key.name);
+            }
+            if let Some(service) = service {
+                self.by_service.entry(service).or_default().insert(key.name);
+            }
+        }
+        old
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
+        let old = self.objects.remove(key)?;
+        if let Some(service) = service_of(&*old) {
+            self.leave(&service, &key.name);
+        }
+        Some(old)
+    }
+
+    fn leave(&mut self, service: &Key, name: &str) {
+        if let Some(names) = self.by_service.get_mut(service) {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_service.remove(service);
+            }
+        }
+    }
+}
+
+/// The Service that an object is labelled as belonging to.
+fn service_of<K: Watched>(object: &K) -> Option<Key> {
+    let name = object.meta().labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(Key::new(object.meta().namespace.clone().unwrap_or_default(), name))
 }
 
 impl<K: Watched> Store<K> {
@@ -155,6 +205,15 @@ impl<K: Watched> Store<K> {
         within.map(|(_, object)| object.clone()).collect()
     }
 
+    /// The objects that are labelled as a Service's, in the order of their names.
+    pub fn list_of_service(&self, service: &Key) -> Vec<Arc<K>> {
+        let inner = self.read();
+        let names = inner.by_service.get(service).into_iter().flatten();
+        names
+            .filter_map(|name| inner.objects.get(&Key::new(&service.namespace, name)).cloned())
+            .collect()
+    }
+
     /// Keys of all objects.
     pub fn keys(&self) -> Vec<Key> {
         self.read().objects.keys().cloned().collect()
@@ -175,7 +234,7 @@ impl<K: Watched> Store<K> {
         if known.is_some_and(|known| revision(known.meta()) >= revision(object.meta())) {
             return None;
         }
-        Some(inner.objects.insert(key, Arc::new(object)))
+        Some(inner.insert(key, object))
     }
 
     /// Marks an object as being deleted until the watch says that it is gone.
@@ -200,7 +259,7 @@ impl<K: Watched> Store<K> {
             inner.gone.push_back(uid.to_owned());
         }
         let same = inner.objects.get(key).is_some_and(|known| known.meta().uid.as_deref() == uid);
-        same.then(|| inner.objects.remove(key)).flatten()
+        same.then(|| inner.remove(key)).flatten()
     }
 }
 
@@ -393,5 +452,31 @@ mod tests {
         assert!(store.put(pod("a", 7)).is_none(), "the answer to a write, after the end");
         assert!(store.get(&key).is_none());
         assert!(store.put(pod("b", 8)).is_some(), "another object of that name");
+    }
+
+    #[test]
+    fn slices_are_found_by_their_service() {
+        let store = Store::<EndpointSlice>::default();
+        let put = |name: &str, service: Option<&str>, revision: u64| {
+            let labels = service.map(|service| json!({SERVICE_NAME: service}));
+            let metadata = json!({"name": name, "namespace": "default", "uid": name,
+                "resourceVersion": revision.to_string(), "labels": labels});
+            store.put(serde_json::from_value(json!({"metadata": metadata})).unwrap());
+        };
+        let of = |service: &str| -> Vec<String> {
+            let slices = store.list_of_service(&Key::new("default", service));
+            slices.iter().map(|slice| slice.name_any()).collect()
+        };
+        put("b", Some("web"), 1);
+        put("a", Some("web"), 2);
+        put("c", None, 3);
+        assert_eq!((of("web"), of("other")), (vec!["a".to_owned(), "b".to_owned()], vec![]));
+        put("a", Some("other"), 4);
+        put("b", Some("web"), 5);
+        assert_eq!((of("web"), of("other")), (vec!["b".to_owned()], vec!["a".to_owned()]));
+        store.remove(&Key::new("default", "b"), Some("b"));
+        put("a", None, 6);
+        assert!(of("web").is_empty() && of("other").is_empty());
+        assert!(store.read().by_service.is_empty());
     }
 }

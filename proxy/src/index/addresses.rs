@@ -7,9 +7,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Service;
 use podium_proxy_ebpf::{AddressPort, Family, FrontendKind};
 
+use super::service::Service;
 use crate::model::{Frontend, LocalNode, Reach, family_of};
 
 /// `spec.loadBalancerSourceRanges` as it was given before that field existed; counts while the
@@ -56,8 +56,8 @@ impl Addresses {
         addresses.add(external_ips, FrontendKind::ExternalIp, Reach::Cluster, external);
         if kind == Some("LoadBalancer") {
             addresses.read_source_ranges(service);
-            let texts = balancer_texts(service);
-            let balancer_ips = addresses.parse("status.loadBalancer.ingress", &texts);
+            let balancer_ips =
+                addresses.parse("status.loadBalancer.ingress", &service.balancer_ips);
             addresses.add(balancer_ips, FrontendKind::LoadBalancer, Reach::Cluster, external);
         }
         let cluster_ips = addresses.read_cluster_ips(service);
@@ -189,9 +189,7 @@ impl Addresses {
         let given = (service.spec.as_ref())
             .and_then(|spec| spec.load_balancer_source_ranges.clone())
             .unwrap_or_default();
-        let annotation = (service.metadata.annotations.as_ref())
-            .and_then(|annotations| annotations.get(SOURCE_RANGES_ANNOTATION))
-            .filter(|text| !text.trim().is_empty());
+        let annotation = service.source_ranges.as_ref().filter(|text| !text.trim().is_empty());
         let texts: Vec<(String, &str)> = match annotation {
             _ if !given.is_empty() => (given.iter().enumerate())
                 .map(|(at, text)| (format!("spec.loadBalancerSourceRanges[{at}]"), text.as_str()))
@@ -214,19 +212,6 @@ impl Addresses {
         }
         self.source_ranges = Some(ranges);
     }
-}
-
-/// The addresses of its load balancer that are served here. KEP-1860: mode `Proxy` means that the
-/// balancer itself must be passed through.
-fn balancer_texts(service: &Service) -> Vec<String> {
-    let ingress = (service.status.as_ref())
-        .and_then(|status| status.load_balancer.as_ref())
-        .and_then(|balancer| balancer.ingress.as_deref())
-        .unwrap_or(&[]);
-    (ingress.iter())
-        .filter(|entry| entry.ip_mode.as_deref() != Some("Proxy"))
-        .filter_map(|entry| entry.ip.clone())
-        .collect()
 }
 
 /// The families of a Service: those of its ClusterIPs; without one, those it asks for.

@@ -33,6 +33,8 @@ impl<K: Eq + Hash, N: Ord> Claims<K, N> {
     pub fn add(&mut self, key: K, claim: Claim<N>) {
         let claims = self.by_key.entry(key).or_default();
         if let Err(at) = claims.binary_search(&claim) {
+            // Nearly always the only one.
+            claims.reserve_exact(1);
             claims.insert(at, claim);
         }
     }

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Service, ServicePort as PortSpec};
 use podium_proxy_ebpf::{Family, Protocol, choice::SPAN_LEN_MAX};
 
 use super::{
     addresses::Addresses,
     choice::{self, Candidates},
+    object::PortSpec,
+    service::Service,
     slice::{Slice, protocol},
 };
 use crate::model::{
@@ -56,8 +57,7 @@ pub fn translate(
     let addresses = Addresses::default();
     let result = Translated::default();
     let mut work = Translation { name, service, slices, node, addresses, result };
-    work.result.created_unix_ms = (service.metadata.creation_timestamp.as_ref())
-        .map_or(i64::MAX, |created| created.0.as_millisecond());
+    work.result.created_unix_ms = service.created_unix_ms;
     if !work.skipped() {
         work.run();
     }
@@ -83,11 +83,10 @@ impl Translation<'_> {
     }
 
     fn skipped(&self) -> bool {
-        let labels = self.service.metadata.labels.as_ref();
         let Some(spec) = &self.service.spec else {
             return true;
         };
-        labels.is_some_and(|labels| labels.contains_key(PROXY_NAME_LABEL))
+        self.service.is_of_other_proxy
             || spec.type_.as_deref() == Some("ExternalName")
             || spec.cluster_ip.as_deref() == Some("None")
             || spec.cluster_ips.iter().flatten().any(|ip| ip == "None")

@@ -6,9 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use podium_proxy::{
-    index::{Change, Index},
+    index::{
+        Change, Index,
+        object::{ServiceObject, SliceObject},
+        slice::Slice,
+    },
     plan::{
         self,
         held::{Held, Limits},
@@ -69,8 +72,8 @@ fn drawn_change() -> impl Strategy<Value = Change> {
                     "ports": [{"port": 80, "nodePort": 30_000 + u32::from(extra)}],
                 },
             });
-            let service = exists.then(|| serde_json::from_value(value).unwrap());
-            Change::Service(object(&name), service)
+            let service: ServiceObject = serde_json::from_value(value).unwrap();
+            Change::Service(object(&name), exists.then(|| Box::new(service.into())))
         },
     );
     let slice = (0..3_u8, any::<bool>(), 0..5_u8, 0..3_u8).prop_map(|(name, exists, of, last)| {
@@ -83,7 +86,8 @@ fn drawn_change() -> impl Strategy<Value = Change> {
             "addressType": "IPv4", "ports": [{"port": 8080}],
             "endpoints": [{"addresses": [format!("10.0.0.{last}")], "nodeName": "node-a"}],
         });
-        let slice = exists.then(|| serde_json::from_value(value).unwrap());
+        let slice: SliceObject = serde_json::from_value(value).unwrap();
+        let slice = exists.then(|| Box::new(Slice::from_object(&slice, Some("node-a"))));
         Change::Slice(object(&name), slice)
     });
     prop_oneof![service, slice]
@@ -96,7 +100,7 @@ proptest! {
     fn changes_one_by_one_lead_where_all_at_once_do(
         changes in proptest::collection::vec((drawn_change(), any::<bool>()), 1..40),
     ) {
-        let mut index = Index::new(Some("node-a".to_owned()));
+        let mut index = Index::default();
         index.set_local_node(node_a());
         let mut last = std::collections::BTreeMap::new();
         let mut before = index.desired().clone();
@@ -125,7 +129,7 @@ proptest! {
             before = now.clone();
         }
         index.update();
-        let mut fresh = Index::new(Some("node-a".to_owned()));
+        let mut fresh = Index::default();
         fresh.set_local_node(node_a());
         last.into_values().for_each(|change| fresh.apply(change));
         fresh.update();
@@ -138,7 +142,7 @@ proptest! {
 /// And prints what it costs among 5,000 Services with 250,000 endpoints.
 #[test]
 fn one_change_among_many_is_a_few_operations() {
-    let mut index = Index::new(Some("node-a".to_owned()));
+    let mut index = Index::default();
     index.set_local_node(node_a());
     let slice_of = |number: usize, shift: usize| {
         let endpoints: Vec<Value> = (0..50)
@@ -154,7 +158,8 @@ fn one_change_among_many_is_a_few_operations() {
             },
             "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": endpoints,
         });
-        let slice: EndpointSlice = serde_json::from_value(value).unwrap();
+        let slice: SliceObject = serde_json::from_value(value).unwrap();
+        let slice = Slice::from_object(&slice, Some("node-a"));
         Change::Slice(object(&format!("s{number}-a")), Some(Box::new(slice)))
     };
     for number in 0..5_000 {
@@ -165,8 +170,8 @@ fn one_change_among_many_is_a_few_operations() {
                 "ports": [{"port": 80, "nodePort": 20_000 + number}],
             },
         });
-        let service: Service = serde_json::from_value(value).unwrap();
-        index.apply(Change::Service(object(&format!("s{number}")), Some(Box::new(service))));
+        let service: ServiceObject = serde_json::from_value(value).unwrap();
+        index.apply(Change::Service(object(&format!("s{number}")), Some(Box::new(service.into()))));
         index.apply(slice_of(number, 0));
     }
     let started = Instant::now();
