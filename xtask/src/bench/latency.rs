@@ -113,6 +113,8 @@ struct Measured {
     ns: [Rounds; PERCENTILES.len()],
     /// Exchanges a second, one after the other.
     rate: Rounds,
+    /// Time of the client's processor for an exchange: its own, and the kernel's on its behalf.
+    cpu_ns: Rounds,
 }
 
 /// How much is measured.
@@ -173,7 +175,7 @@ fn balance(bench: &Bench, sites: &mut [Site], many: &Workload) -> anyhow::Result
             site.balance(&bench.workdir, &bench.binaries, many)?;
         }
     }
-    Ok(())
+    sites.iter_mut().try_for_each(Site::wait)
 }
 
 /// Where a way leads.
@@ -208,6 +210,7 @@ impl Run<'_> {
             exchange: self.exchange,
             ns: Default::default(),
             rate: Rounds::default(),
+            cpu_ns: Rounds::default(),
         };
         let mut measured: Vec<Measured> = (0..WAYS.len()).map(of).collect();
         for round in 0..self.scale.rounds {
@@ -238,6 +241,7 @@ impl Measured {
         }
         let figure = |name: &str| seen[name].as_f64().unwrap_or(f64::NAN);
         self.rate.push(figure("count") / figure("seconds"));
+        self.cpu_ns.push(figure("cpuNs") / figure("count"));
     }
 
     fn p50(&self) -> &Rounds {

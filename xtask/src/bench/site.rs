@@ -101,7 +101,8 @@ impl Site {
         &self.network.node
     }
 
-    /// Lets the contender balance the services of a workload, in place of what it balanced before.
+    /// Lets the contender balance the services of a workload, in place of what it balanced before. Those
+    /// with agents come to it in their own time: [`Site::wait`].
     pub fn balance(
         &mut self,
         workdir: &Workdir,
@@ -125,12 +126,17 @@ impl Site {
         workload: &Workload,
         flags: &[&str],
     ) -> anyhow::Result<()> {
-        self.agents.clear();
         let manifests = workdir.path().join(format!("{}-manifests", self.network.node.name()));
         std::fs::create_dir_all(&manifests)
             .with_context(|| format!("create {}", manifests.display()))?;
-        std::fs::write(manifests.join("services.yaml"), workload.manifests())
+        // In one step: agents that run follow the folder.
+        let hidden = workdir.path().join("services.yaml.new");
+        std::fs::write(&hidden, workload.manifests())
+            .and_then(|()| std::fs::rename(&hidden, manifests.join("services.yaml")))
             .with_context(|| format!("write below {}", manifests.display()))?;
+        if !self.agents.is_empty() {
+            return Ok(());
+        }
         for ((netns, address), cgroup) in self.network.nodes().into_iter().zip(&self.cgroups) {
             let name = netns.name();
             let bpf = workdir.path().join(format!("{name}-bpf"));
@@ -146,6 +152,14 @@ impl Site {
                 .inside(Some(name), None)?
                 .spawn(workdir)?;
             self.agents.push(agent);
+        }
+        Ok(())
+    }
+
+    /// Waits until everybody who balances is ready to; what they balance by then is to be asked.
+    pub fn wait(&mut self) -> anyhow::Result<()> {
+        if self.agents.is_empty() {
+            return Ok(());
         }
         for (netns, _) in self.network.nodes() {
             wait_until("the agent is healthy", AGENT_LIMIT, || {

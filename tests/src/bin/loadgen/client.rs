@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::{Value, json};
 
 /// Length of requests and answers.
@@ -108,7 +110,7 @@ impl Seen {
         }
     }
 
-    fn report(mut self, elapsed: Duration) -> Value {
+    fn report(mut self, elapsed: Duration, cpu_ns: Option<u64>) -> Value {
         self.took_ns.sort_unstable();
         let last = self.took_ns.len().saturating_sub(1);
         let at = |per_mille: usize| {
@@ -120,9 +122,16 @@ impl Seen {
             "failed": self.failed,
             "lastFailure": self.last_failure,
             "seconds": elapsed.as_secs_f64(),
+            "cpuNs": cpu_ns,
             "ns": { "p50": at(500), "p90": at(900), "p99": at(990), "p99.9": at(999) },
         })
     }
+}
+
+/// Time of the processor that this process has used.
+fn cpu_time() -> io::Result<TimeVal> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    Ok(usage.user_time() + usage.system_time())
 }
 
 /// Who answers at the targets, each asked this often over TCP and over UDP: for each protocol how many
@@ -165,13 +174,15 @@ pub fn for_count(
         let (client, target) = pick(&mut clients, turn);
         client.exchange(target)?;
     }
-    let started = Instant::now();
+    seen.took_ns.reserve(usize::try_from(count).unwrap_or(0));
+    let (started, cpu_before) = (Instant::now(), cpu_time()?);
     for turn in 0..count {
         let (client, target) = pick(&mut clients, turn);
         let result = client.exchange(target);
         seen.take(result);
     }
-    Ok(seen.report(started.elapsed()))
+    let used = (cpu_time()? - cpu_before).num_nanoseconds();
+    Ok(seen.report(started.elapsed(), u64::try_from(used).ok()))
 }
 
 /// As many exchanges as fit into a time, by several clients at once.
@@ -205,7 +216,7 @@ pub fn for_time(
         total.failed += seen.failed;
         total.last_failure = total.last_failure.or(seen.last_failure);
     }
-    Ok(total.report(started.elapsed()))
+    Ok(total.report(started.elapsed(), None))
 }
 
 fn clients(exchange: Exchange, targets: &[SocketAddr]) -> io::Result<Vec<(Client, SocketAddr)>> {

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use podium_tests::netns::Netns;
+use podium_tests::wait::wait_until;
 use serde_json::Value;
 
 use super::{SITES, To, WAYS, Way, destination};
@@ -15,6 +17,8 @@ use crate::bench::site::{
 };
 use crate::bench::workload::Workload;
 
+/// How long whoever balances has to come to it.
+const LIMIT: Duration = Duration::from_secs(120);
 /// Questions to each of the ten targets of a way.
 const QUESTIONS: &str = "8";
 /// Fewer of the ten endpoints than this answer 80 questions once in far more than a million runs.
@@ -26,9 +30,11 @@ pub fn ways(bench: &Bench, sites: &[Site], workload: &Workload) -> anyhow::Resul
         let site = &sites[way.site];
         let before = sent_by_xdp(site.node())?;
         let args = ["who", "--to", &destination(way, workload), "--count", QUESTIONS];
-        let seen = site.ask(&bench.binaries, way.from, &args);
-        let seen = seen.and_then(|seen| answers(way, &seen));
-        seen.with_context(|| format!("{} services, {}", workload.services, way.name))?;
+        let what = format!("{} services, {}", workload.services, way.name);
+        wait_until(&what, LIMIT, || {
+            let seen = site.ask(&bench.binaries, way.from, &args);
+            seen.and_then(|seen| answers(way, &seen)).map_err(|error| format!("{error:#}"))
+        })?;
         let uses_xdp =
             matches!(SITES[way.site].1, Contender::Podium(flags) if flags.contains(&"--xdp"));
         let sent = sent_by_xdp(site.node())? - before;

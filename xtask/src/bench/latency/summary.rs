@@ -71,6 +71,7 @@ fn figures(found: &Found<'_>, report: &mut Report) {
                 "p99": one.ns[2].to_json(),
                 "p99.9": one.ns[3].to_json(),
                 "exchangesPerSecond": one.rate.to_json(),
+                "clientCpuNs": one.cpu_ns.to_json(),
             }),
         });
     }

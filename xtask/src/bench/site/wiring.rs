@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use podium_tests::netns::Netns;
 use podium_tests::workdir::Workdir;
 
-use crate::bench::site::{ENDPOINTS, driver};
+use crate::bench::site::{ENDPOINTS, driver, feed};
 
 /// The node that clients ask.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -64,19 +64,12 @@ impl Network {
         };
         network.wire_segment()?;
         network.wire_pods()?;
-        let via = |network: &str, gateway: Ipv4Addr| {
-            let words = ["route", "add", network, "via", &gateway.to_string()];
-            words.map(str::to_owned)
-        };
-        for (netns, route) in [
-            (&network.node, via("10.244.2.0/24", OTHER_NODE)),
-            (&network.other, via("10.244.1.0/24", NODE)),
-            (&network.other, via("10.244.3.0/24", NODE)),
-            (&network.client, via("10.244.1.0/24", NODE)),
-            (&network.client, via("10.244.2.0/24", OTHER_NODE)),
-        ] {
-            netns.ip(&route.each_ref().map(|word| &**word))?;
-        }
+        batch(&network.node, &format!("route add 10.244.2.0/24 via {OTHER_NODE}"))?;
+        batch(
+            &network.other,
+            &format!("route add 10.244.1.0/24 via {NODE}\nroute add 10.244.3.0/24 via {NODE}"),
+        )?;
+        batch(&network.client, &format!("route add 10.244.2.0/24 via {OTHER_NODE}"))?;
         Ok(network)
     }
 
@@ -89,15 +82,19 @@ impl Network {
     /// wire, which a veth leaves out, and what XDP sends arrives.
     fn wire_segment(&mut self) -> anyhow::Result<()> {
         let segment = &self.segment;
-        segment.ip(&["link", "add", "segment", "type", "bridge"])?;
-        segment.ip(&["link", "set", "segment", "up"])?;
+        batch(segment, "link add segment type bridge\nlink set segment up")?;
         let members = [(&self.node, NODE), (&self.other, OTHER_NODE), (&self.client, CLIENT)];
         for (number, (netns, address)) in members.into_iter().enumerate() {
-            let port = format!("port{number}");
-            link(segment, &port, netns)?;
-            ethtool(netns, "eth0", &["tx", "off"])?;
-            segment.ip(&["link", "set", &port, "master", "segment", "up"])?;
-            up(netns, "eth0", address)?;
+            let (port, far) = (format!("port{number}"), netns.name());
+            batch(
+                segment,
+                &format!(
+                    "link add {port} type veth peer name eth0 netns {far}\n\
+                     link set {port} master segment up"
+                ),
+            )?;
+            batch(netns, &format!("address add {address}/24 dev eth0\nlink set eth0 up"))?;
+            complete_checksums(netns)?;
             self.programs.push(driver::pass_all(segment, &port)?);
         }
         Ok(())
@@ -109,14 +106,20 @@ impl Network {
             (&self.other, &self.endpoints_elsewhere, "ends0", 2, 11..=10 + ENDPOINTS),
             (&self.node, &self.pod, "pod0", 3, 2..=2),
         ] {
-            let gateway = Ipv4Addr::new(10, 244, subnet, 1);
-            link(node, device, pods)?;
-            ethtool(pods, "eth0", &["tx", "off"])?;
-            up(node, device, gateway)?;
-            for host in hosts {
-                up(pods, "eth0", Ipv4Addr::new(10, 244, subnet, host))?;
-            }
-            pods.ip(&["route", "add", "default", "via", &gateway.to_string()])?;
+            let far = pods.name();
+            batch(
+                node,
+                &format!(
+                    "link add {device} type veth peer name eth0 netns {far}\n\
+                     address add 10.244.{subnet}.1/24 dev {device}\nlink set {device} up"
+                ),
+            )?;
+            let addresses: String = hosts
+                .map(|host| format!("address add 10.244.{subnet}.{host}/24 dev eth0\n"))
+                .collect();
+            let route = format!("link set eth0 up\nroute add default via 10.244.{subnet}.1");
+            batch(pods, &(addresses + &route))?;
+            complete_checksums(pods)?;
         }
         for (node, _) in self.nodes() {
             // Answers and endpoints are on one segment here: the kernel would tell clients so.
@@ -130,21 +133,17 @@ impl Network {
     }
 }
 
-/// A veth pair between two namespaces; the far end is always `eth0`.
-fn link(near: &Netns, device: &str, far: &Netns) -> anyhow::Result<()> {
-    let peer = ["type", "veth", "peer", "name", "eth0", "netns", far.name()];
-    near.ip(&[&["link", "add", device][..], &peer].concat()).map(drop)
+/// Runs lines of `ip` in a namespace.
+fn batch(netns: &Netns, lines: &str) -> anyhow::Result<()> {
+    feed(&["ip", "-n", netns.name(), "-batch", "-"], lines)
+        .with_context(|| format!("wire {}: {lines}", netns.name()))
 }
 
-fn up(netns: &Netns, device: &str, address: Ipv4Addr) -> anyhow::Result<()> {
-    netns.ip(&["address", "add", &format!("{address}/24"), "dev", device])?;
-    netns.ip(&["link", "set", device, "up"]).map(drop)
-}
-
-fn ethtool(netns: &Netns, device: &str, features: &[&str]) -> anyhow::Result<()> {
-    let run = || Command::new("ethtool").args(["-K", device]).args(features).output();
+/// Has the kernel complete checksums of what leaves, which a veth would leave to nobody.
+fn complete_checksums(netns: &Netns) -> anyhow::Result<()> {
+    let run = || Command::new("ethtool").args(["-K", "eth0", "tx", "off"]).output();
     let output = netns.run(run)?.context("run ethtool")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "ethtool -K {device}: {}", said.trim());
+    ensure!(output.status.success(), "ethtool -K eth0 tx off: {}", said.trim());
     Ok(())
 }
