@@ -121,7 +121,8 @@ struct Measured {
 struct Scale {
     /// Numbers of services.
     sizes: Vec<usize>,
-    rounds: usize,
+    /// For each kind of exchange; the first one is what promises are about.
+    rounds: [usize; EXCHANGES.len()],
     /// Exchanges of a turn.
     count: u64,
 }
@@ -129,9 +130,9 @@ struct Scale {
 impl Scale {
     fn new(quick: bool) -> Scale {
         if quick {
-            return Scale { sizes: vec![1, 500], rounds: 9, count: 60 };
+            return Scale { sizes: vec![1, 500], rounds: [7, 5, 5], count: 60 };
         }
-        Scale { sizes: vec![1, 100, 1_000, 10_000], rounds: 25, count: 400 }
+        Scale { sizes: vec![1, 100, 1_000, 10_000], rounds: [25, 11, 11], count: 400 }
     }
 }
 
@@ -143,7 +144,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         sites.push(Site::create(&bench.workdir, &bench.binaries, name, contender)?);
     }
     let mut measured = Vec::new();
-    let turns = scale.sizes.len() * EXCHANGES.len() * scale.rounds * WAYS.len();
+    let turns = scale.sizes.len() * scale.rounds.iter().sum::<usize>() * WAYS.len();
     let mut progress = Progress::new("latency", turns);
     for &services in &scale.sizes {
         let workload = workload(services);
@@ -213,7 +214,7 @@ impl Run<'_> {
             cpu_ns: Rounds::default(),
         };
         let mut measured: Vec<Measured> = (0..WAYS.len()).map(of).collect();
-        for round in 0..self.scale.rounds {
+        for round in 0..self.scale.rounds[self.exchange] {
             for turn in 0..WAYS.len() {
                 let at = (round * 3 + turn * STRIDES[round % STRIDES.len()]) % WAYS.len();
                 measured[at].take(&self.turn(&WAYS[at])?);
