@@ -7,6 +7,7 @@
 
 mod bpf;
 mod checksum;
+mod cost;
 mod direct_return;
 mod errors;
 mod fixture;
@@ -23,6 +24,7 @@ mod packet;
 mod policies;
 mod read;
 mod refuse;
+mod stage;
 mod window;
 mod world;
 mod xdp;
