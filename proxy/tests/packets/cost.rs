@@ -31,7 +31,7 @@ const COSTS: &str = "PODIUM_COSTS";
 const ROUNDS: &str = "PODIUM_COSTS_ROUNDS";
 /// Turns of everybody within a round. The figure of a round is the least of them: what else the
 /// machine does only adds to it.
-const TURNS: usize = 40;
+const TURNS: usize = 15;
 /// Runs in one call into the kernel.
 const REPEAT: u32 = 500;
 /// Bytes of data in each packet: all headers shall be within what is put back.

@@ -87,7 +87,7 @@ pub fn known(scratch: &mut Scratch, hook: Hook) -> bool {
         set_state(found, bits);
         flow.flags = bits;
     }
-    let now_ns = report::now_ns();
+    let now_ns = report::recently_ns();
     if now_ns.saturating_sub(flow.used_at_ns) > TOUCHED_EVERY_NS {
         // SAFETY: as above; one aligned store.
         unsafe { (*found).used_at_ns = now_ns };

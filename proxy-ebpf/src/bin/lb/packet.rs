@@ -284,7 +284,7 @@ fn read_transport<F: Frame>(frame: &F, packet: &mut Packet, inner: bool) -> Opti
     if packet.fragment == Fragment::Later {
         return Some(Kind::Transport);
     }
-    let [src_high, src_low, dst_high, dst_low]: [u8; 4] = frame.load(packet.l4)?;
+    let [src_high, src_low, dst_high, dst_low] = frame.load::<u32>(packet.l4)?.to_ne_bytes();
     packet.tuple.src_port = [src_high, src_low];
     packet.tuple.dst_port = [dst_high, dst_low];
     if inner {

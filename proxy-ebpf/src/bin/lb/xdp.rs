@@ -59,7 +59,7 @@ fn send_on(frame: &Received, scratch: &mut Scratch) -> Result<bool, Refusal> {
         return Ok(false);
     }
     translate(frame, packet, &entry.to, 1)?;
-    if !frame.store(0, &hop.macs) {
+    if !frame.store(0, &hop.link) {
         return Err(Refusal::Malformed);
     }
     report::account(entry.service_id, 0, 1, u64::from(packet.bytes));
