@@ -16,7 +16,7 @@ use crate::{
     packet::{Fragment, Packet, signals},
     ports,
     report::{self, Decision},
-    scratch::{Chosen, Scratch},
+    scratch::{Chosen, Scratch, copy},
     service::{self, Refusal},
 };
 
@@ -68,10 +68,10 @@ pub fn known(scratch: &mut Scratch, hook: Hook) -> bool {
     *key = FlowKey::new(packet.tuple, packet.protocol, hook);
     let key: &FlowKey = key;
     let Some(found) = FLOWS.get_ptr_mut(key) else { return false };
-    // SAFETY: map memory stays readable. The element of a flow that was just evicted may be given
+    // Map memory stays readable. The element of a flow that was just evicted may be given
     // to another while it is read or written here: what is written are the state, which comes
     // right with the next packets, the time, and a generation, which only asks for a look.
-    *flow = unsafe { *found };
+    copy(flow, found);
     if packet.needs_live_endpoint() && flow.flags & flags::ORIGIN != 0 {
         let generation = service::generation(flow.service_id);
         if generation != flow.generation {

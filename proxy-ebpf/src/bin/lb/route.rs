@@ -13,6 +13,7 @@ use crate::{
     frame::{Buffer, Frame},
     packet::{Packet, map_v4, unmap_v4},
     report,
+    scratch::copy,
     service::{self, Refusal},
     translate::ports_word,
 };
@@ -152,15 +153,15 @@ pub fn look_up<F: Frame>(
         && total_len <= found.mtu
         && is_same(&found.to, to);
     if is_good {
-        *hop = found.hop;
+        copy(hop, &raw const found.hop);
         return Ok(());
     }
     let mtu = ask(frame, packet, to, total_len, hop)?;
     if hop.is_resolved {
-        found.to = *to;
+        copy(&mut found.to, to);
         found.from_ifindex = frame.ifindex();
         found.at_ns = now_ns;
-        found.hop = *hop;
+        copy(&mut found.hop, hop);
         found.mtu = mtu;
         found.protocol = packet.protocol;
     }

@@ -1,5 +1,7 @@
 //! Memory of one run of a program that does not fit on its stack of 512 bytes.
 
+use core::ptr;
+
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use podium_proxy_ebpf::{Endpoint, FlowEntry, FlowKey, ServiceEntry, Tuple};
 
@@ -36,6 +38,34 @@ pub struct Chosen {
     pub flags: u32,
     pub has_service: bool,
     pub has_endpoint: bool,
+}
+
+/// Copies a value word by word. Where the compiler cannot know that two places are different ones, it
+/// calls a function that copies byte by byte, which takes longer than finding a flow.
+#[inline(always)]
+pub fn copy<T: Copy>(to: &mut T, from: *const T) {
+    const { assert!(size_of::<T>().is_multiple_of(align_of::<T>()) && align_of::<T>() >= 4) };
+    let to = ptr::from_mut(to);
+    if align_of::<T>() == 8 {
+        copy_words::<u64, { LEN_MAX / 8 }>(to.cast(), from.cast(), size_of::<T>() / 8);
+    } else {
+        copy_words::<u32, { LEN_MAX / 4 }>(to.cast(), from.cast(), size_of::<T>() / 4);
+    }
+}
+
+/// Bytes of the longest value that is copied.
+const LEN_MAX: usize = 64;
+
+#[inline(always)]
+fn copy_words<W: Copy, const MAX: usize>(to: *mut W, from: *const W, words: usize) {
+    for index in 0..MAX {
+        if index < words {
+            // SAFETY: within the value that the caller has, or may read.
+            let word = unsafe { from.add(index).read_volatile() };
+            // SAFETY: as above.
+            unsafe { to.add(index).write_volatile(word) };
+        }
+    }
 }
 
 /// One for each CPU. The hooks run with softirqs off, so that none interrupts another there.
