@@ -64,9 +64,10 @@ pub fn complete_fragment(packet: &mut Packet, hook: Hook) -> Result<(), Refusal>
 /// Finds the translation of a packet that belongs to a flow, and brings it up to date.
 #[inline(always)]
 pub fn known(scratch: &mut Scratch, hook: Hook) -> bool {
-    let Scratch { packet, key, flow, .. } = scratch;
-    *key = FlowKey::new(packet.tuple, packet.protocol, hook);
+    let Scratch { packet, key, flow, now_ns, .. } = scratch;
+    packet.key_into(hook, key);
     let key: &FlowKey = key;
+    *now_ns = report::recently_ns();
     let Some(found) = FLOWS.get_ptr_mut(key) else { return false };
     // Map memory stays readable. The element of a flow that was just evicted may be given
     // to another while it is read or written here: what is written are the state, which comes
@@ -87,7 +88,7 @@ pub fn known(scratch: &mut Scratch, hook: Hook) -> bool {
         set_state(found, bits);
         flow.flags = bits;
     }
-    let now_ns = report::recently_ns();
+    let now_ns = *now_ns;
     if now_ns.saturating_sub(flow.used_at_ns) > TOUCHED_EVERY_NS {
         // SAFETY: as above; one aligned store.
         unsafe { (*found).used_at_ns = now_ns };

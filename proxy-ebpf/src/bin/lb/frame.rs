@@ -13,6 +13,8 @@ use aya_ebpf::{
 };
 use podium_proxy_ebpf::checksum;
 
+use crate::scratch::copy;
+
 /// Where the network header begins.
 pub const L3: u32 = 14;
 
@@ -250,7 +252,7 @@ impl Frame for Received {
     #[inline(always)]
     fn store<T: Copy>(&self, offset: u32, value: &T) -> bool {
         // SAFETY: within the frame, and nothing else refers to it; as for loads.
-        self.bytes::<T>(offset).map(|bytes| unsafe { bytes.write(*value) }).is_some()
+        self.bytes::<T>(offset).map(|bytes| copy(unsafe { &mut *bytes }, value)).is_some()
     }
 
     #[inline(always)]

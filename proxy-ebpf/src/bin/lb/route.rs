@@ -7,12 +7,11 @@ use aya_ebpf::{
     macros::map,
     maps::PerCpuArray,
 };
-use podium_proxy_ebpf::Tuple;
+use podium_proxy_ebpf::{Tuple, checksum::words};
 
 use crate::{
     frame::{Buffer, Frame},
     packet::{Packet, map_v4, unmap_v4},
-    report,
     scratch::copy,
     service::{self, Refusal},
     translate::ports_word,
@@ -131,16 +130,16 @@ const fn place_of(to: &Tuple) -> u32 {
     (ends ^ ports.rotate_left(7)).wrapping_mul(0x9e37_79b1) >> (32 - FOUND_LEN.ilog2())
 }
 
-/// Looks up the way of a packet with these ends, with the MTU of the route.
+/// Looks up the way of a packet with these ends, of this length by the MTU of the route.
 #[inline(always)]
 pub fn look_up<F: Frame>(
     frame: &F,
     packet: &Packet,
     to: &Tuple,
     total_len: u16,
+    now_ns: u64,
     hop: &mut Hop,
 ) -> Result<(), Refusal> {
-    let now_ns = report::recently_ns();
     let Some(found) = FOUND_LATELY.get_ptr_mut(place_of(to)) else {
         return Err(Refusal::NoRoute);
     };
@@ -168,9 +167,10 @@ pub fn look_up<F: Frame>(
     Ok(())
 }
 
-/// Asks the kernel; gives the MTU of the way.
+/// Asks the kernel; gives the MTU of the way. With a length the MTU of the route counts, with 0 only
+/// that of the device.
 #[inline(never)]
-fn ask<F: Frame>(
+pub fn ask<F: Frame>(
     frame: &F,
     packet: &Packet,
     to: &Tuple,
@@ -195,17 +195,14 @@ fn ask<F: Frame>(
     }
 }
 
-/// In words of eight bytes: a kernel program has no `memcmp`.
+/// In words: a kernel program has no `memcmp`.
 #[inline(always)]
 const fn is_same(a: &Tuple, b: &Tuple) -> bool {
-    let ((a_from, a_to), (b_from, b_to)) =
-        ((a.from().order(), a.to().order()), (b.from().order(), b.to().order()));
-    a_from.0 == b_from.0
-        && a_from.1 == b_from.1
-        && a_from.2 == b_from.2
-        && a_to.0 == b_to.0
-        && a_to.1 == b_to.1
-        && a_to.2 == b_to.2
+    let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (words(&a.src), words(&b.src));
+    let ([a4, a5, a6, a7], [b4, b5, b6, b7]) = (words(&a.dst), words(&b.dst));
+    let src = (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2) | (a3 ^ b3);
+    let dst = (a4 ^ b4) | (a5 ^ b5) | (a6 ^ b6) | (a7 ^ b7);
+    src | dst | (ports_word(a) ^ ports_word(b)) == 0
 }
 
 /// Gives a buffer to a device and the neighbour there. By the kernel's own neighbour code, even

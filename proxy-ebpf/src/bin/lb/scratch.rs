@@ -22,6 +22,8 @@ pub struct Scratch {
     pub ends: Tuple,
     pub inner_ends: Tuple,
     pub hop: Hop,
+    /// The moment, as of the last tick.
+    pub now_ns: u64,
     /// Another entry of the flow, while it is being made.
     pub other_key: FlowKey,
     pub other: FlowEntry,
@@ -44,12 +46,11 @@ pub struct Chosen {
 /// calls a function that copies byte by byte, which takes longer than finding a flow.
 #[inline(always)]
 pub fn copy<T: Copy>(to: &mut T, from: *const T) {
-    const { assert!(size_of::<T>().is_multiple_of(align_of::<T>()) && align_of::<T>() >= 4) };
     let to = ptr::from_mut(to);
-    if align_of::<T>() == 8 {
-        copy_words::<u64, { LEN_MAX / 8 }>(to.cast(), from.cast(), size_of::<T>() / 8);
-    } else {
-        copy_words::<u32, { LEN_MAX / 4 }>(to.cast(), from.cast(), size_of::<T>() / 4);
+    match align_of::<T>() {
+        8 => copy_words::<u64, { LEN_MAX / 8 }>(to.cast(), from.cast(), size_of::<T>() / 8),
+        4 => copy_words::<u32, { LEN_MAX / 4 }>(to.cast(), from.cast(), size_of::<T>() / 4),
+        _ => copy_words::<T, 1>(to, from, 1),
     }
 }
 
@@ -65,6 +66,18 @@ fn copy_words<W: Copy, const MAX: usize>(to: *mut W, from: *const W, words: usiz
             // SAFETY: as above.
             unsafe { to.add(index).write_volatile(word) };
         }
+    }
+}
+
+/// Writes a value as these words, each in one store: a processor waits when it reads back in one
+/// piece what it has just written in several.
+#[inline(always)]
+pub fn put<T, const N: usize>(to: &mut T, words: [u64; N]) {
+    const { assert!(N * 8 <= size_of::<T>()) };
+    let to = ptr::from_mut(to).cast::<u64>();
+    for (index, word) in words.into_iter().enumerate() {
+        // SAFETY: within the value, and every bit pattern is one of its.
+        unsafe { to.add(index).write_volatile(word) };
     }
 }
 
