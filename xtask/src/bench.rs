@@ -3,7 +3,9 @@
 //! (`site`), tables and plots (`report`, `plot`).
 
 mod latency;
+mod packets;
 mod plot;
+mod rate;
 mod report;
 mod site;
 mod stats;
@@ -36,7 +38,8 @@ pub struct Choice {
 type Part = fn(&Bench, &mut Report) -> anyhow::Result<()>;
 
 /// In the order in which they run.
-const PARTS: [(&str, Part); 1] = [("latency", latency::measure)];
+const PARTS: [(&str, Part); 3] =
+    [("latency", latency::measure), ("packets", packets::measure), ("rate", rate::measure)];
 
 impl Choice {
     /// From the command line.

@@ -11,6 +11,7 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 
@@ -247,6 +248,47 @@ pub fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
         flags: 0,
     };
     call(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// A program's instructions as the verifier left them, and the bytes of its machine code.
+pub fn translated(program: BorrowedFd<'_>) -> io::Result<(Vec<u64>, u32)> {
+    // The first call tells how many there are.
+    let mut info = ProgInfo::default();
+    obj_info(program, &mut info)?;
+    let mut code = vec![0_u64; info.xlated_len as usize / 8];
+    let (xlated_len, xlated) = (info.xlated_len, code.as_mut_ptr() as u64);
+    let mut again = ProgInfo { xlated_len, xlated, ..ProgInfo::default() };
+    obj_info(program, &mut again)?;
+    Ok((code, info.jited_len))
+}
+
+fn obj_info(program: BorrowedFd<'_>, info: &mut ProgInfo) -> io::Result<()> {
+    let mut attr = ObjInfo {
+        fd: number(program),
+        len: size_of::<ProgInfo>() as u32,
+        info: std::ptr::from_mut(info) as u64,
+    };
+    call(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+}
+
+/// The head of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    jited_len: u32,
+    xlated_len: u32,
+    jited: u64,
+    xlated: u64,
+}
+
+#[repr(C)]
+struct ObjInfo {
+    fd: u32,
+    len: u32,
+    info: u64,
 }
 
 /// The number of a descriptor, as instructions and attributes name it.

@@ -16,6 +16,7 @@ use podium_proxy_ebpf::{
 use serde_json::{Value, json};
 
 use crate::{
+    anatomy::anatomy,
     bpf::{Context, time_runs},
     fixture::Fixture,
     forward::{answer, packet},
@@ -32,6 +33,8 @@ const ROUNDS: &str = "PODIUM_COSTS_ROUNDS";
 /// Turns of everybody within a round. The figure of a round is the least of them: what else the
 /// machine does only adds to it.
 const TURNS: usize = 15;
+/// The same of cases that open flows, which have to be forgotten again each time.
+const TURNS_FRESH: usize = 5;
 /// Runs in one call into the kernel.
 const REPEAT: u32 = 500;
 /// Bytes of data in each packet: all headers shall be within what is put back.
@@ -224,17 +227,33 @@ fn packet_costs() {
     let rounds = env::var(ROUNDS).map_or(5, |rounds| rounds.parse().expect("a number"));
     let mut least = vec![vec![f64::INFINITY; rounds]; runners.len()];
     for round in 0..rounds {
-        for _ in 0..TURNS {
-            for (runner, least) in runners.iter().zip(&mut least) {
+        for turn in 0..TURNS {
+            let is_fresh = |runner: &Runner| runner.case.is_some_and(|index| cases[index].fresh);
+            let takes_part = |runner: &&Runner| turn < TURNS_FRESH || !is_fresh(runner);
+            for (runner, least) in
+                runners.iter().zip(&mut least).filter(|(runner, _)| takes_part(runner))
+            {
                 least[round] = least[round].min(runner.time(&world, &cases, &established));
             }
         }
     }
-    let costs = json!({ "cases": told(&runners, &cases, &least) });
+    let costs = json!({ "cases": told(&runners, &cases, &least), "programs": programs(&world) });
     match env::var_os(COSTS) {
         Some(path) => fs::write(path, costs.to_string()).expect("cannot write the costs"),
         None => println!("{costs:#}"),
     }
+}
+
+/// Sizes of every program, those for sockets too.
+fn programs(world: &World) -> Vec<Value> {
+    let of_program = |(name, verified): (&'static str, u32)| {
+        let anatomy = anatomy(world.program_named(name)).expect("no information");
+        json!({
+            "name": name, "verified": verified, "instructions": anatomy.instructions,
+            "machineCodeBytes": anatomy.machine_code_bytes, "stackBytes": anatomy.stack_bytes,
+        })
+    };
+    world.verified().into_iter().map(of_program).collect()
 }
 
 /// The figures of all rounds; those of cases less what putting headers back costs.

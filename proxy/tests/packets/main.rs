@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::cast_possible_truncation, reason = "packets are shorter than 64 KiB")]
 
+mod anatomy;
 mod bpf;
 mod checksum;
 mod cost;

@@ -215,6 +215,16 @@ impl World {
         self.programs.fd(at.name()).unwrap_or_else(|error| panic!("{at:?}: {error}"))
     }
 
+    /// A program by its name.
+    pub fn program_named(&self, name: &'static str) -> BorrowedFd<'_> {
+        self.programs.fd(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Every program, and how many instructions the verifier went through for it.
+    pub fn verified(&self) -> Vec<(&'static str, u32)> {
+        self.programs.verified_instructions().expect("the kernel does not tell")
+    }
+
     /// What the program is given besides the packet.
     pub fn context(&self, at: At) -> Context {
         match at {
