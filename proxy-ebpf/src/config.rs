@@ -63,8 +63,8 @@ pub struct Config {
     pub service_cidrs: [Cidr; SERVICE_CIDRS],
     /// Bits of [`flags`].
     pub flags: u32,
-    /// Zero.
-    pub zero: u32,
+    /// Elements of the `stream_peers` array; 0: TCP sockets are not remembered.
+    pub stream_peers: u32,
 }
 
 const _: () =

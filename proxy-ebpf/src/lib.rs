@@ -26,4 +26,4 @@ pub use service::{
     Family, FrontendKind, NoEndpoint, Origin, Protocol, ServiceEntry, ServiceKey, ServiceName,
     Span, flags,
 };
-pub use socket::{AffinityEntry, AffinityKey, PeerKey};
+pub use socket::{AffinityEntry, AffinityKey, PeerKey, StreamPeer};

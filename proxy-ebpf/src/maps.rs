@@ -3,7 +3,7 @@
 /// Version of everything pinned: the key and value types of this crate and what they mean. A
 /// change of either raises it; an agent that finds another version builds a new set of maps, fills
 /// it, swings the programs over to it and drops the old one.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Service address, port and protocol → entry.
 pub const SERVICES: &str = "SERVICES";
@@ -29,15 +29,17 @@ pub const MONITOR: &str = "MONITOR";
 pub const EVENTS: &str = "EVENTS";
 /// Client and service id → endpoint.
 pub const AFFINITY: &str = "AFFINITY";
-/// Socket and endpoint → service address.
+/// UDP socket and endpoint → service address.
 pub const SOCKET_PEERS: &str = "SOCKET_PEERS";
+/// TCP socket → endpoint and service address, mapped into user space.
+pub const STREAM_PEERS: &str = "STREAM_PEERS";
 /// Packet → translated packet: conntrack and NAT in one.
 pub const FLOWS: &str = "FLOWS";
 /// Fragmented packet → ports.
 pub const FRAGMENTS: &str = "FRAGMENTS";
 
 /// Every map, in the order of this file.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 16] = [
     SERVICES,
     ENDPOINTS,
     MAGLEV,
@@ -51,6 +53,7 @@ pub const ALL: [&str; 15] = [
     EVENTS,
     AFFINITY,
     SOCKET_PEERS,
+    STREAM_PEERS,
     FLOWS,
     FRAGMENTS,
 ];
@@ -66,7 +69,7 @@ pub const MAGLEV_DEFAULT: u32 = 2 << 20;
 pub const SOURCE_RANGES_DEFAULT: u32 = 65_536;
 /// Clients with affinity that are remembered, unless a flag says otherwise.
 pub const AFFINITY_DEFAULT: u32 = 65_536;
-/// Sockets whose peer is remembered, unless a flag says otherwise.
+/// Sockets whose peer is remembered, of UDP and of TCP each, unless a flag says otherwise.
 pub const SOCKET_PEERS_DEFAULT: u32 = 131_072;
 /// Translations that are remembered, two or four a flow, unless a flag says otherwise.
 pub const FLOWS_DEFAULT: u32 = 262_144;

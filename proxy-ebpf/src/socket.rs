@@ -1,4 +1,4 @@
-//! What the LRU maps remember about sockets and clients: `affinity` and `socket_peers`.
+//! What is remembered about sockets and clients: `affinity`, `socket_peers` and `stream_peers`.
 
 use crate::address::AddressPort;
 
@@ -58,7 +58,7 @@ pub struct AffinityEntry {
 
 const _: () = assert!(size_of::<AffinityEntry>() == size_of::<AddressPort>() + 8);
 
-/// Key of the `socket_peers` map, whose value is the service address the program asked for.
+/// Key of the `socket_peers` map, whose value is the service address a UDP socket asked for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerKey {
@@ -69,6 +69,76 @@ pub struct PeerKey {
 }
 
 const _: () = assert!(size_of::<PeerKey>() == 8 + size_of::<AddressPort>());
+
+/// Element of the `stream_peers` array: what a TCP socket asked for, and what it got.
+///
+/// A TCP socket has one peer, and programs ask for its name seldom, while every connection is to be
+/// remembered at once: so each socket has a place that follows from its cookie, which is written
+/// without a look at it. Cookies are counted up, so that a place is taken over when the array has gone
+/// round. It is one cache line, which nobody waits for.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPeer {
+    /// The socket.
+    pub socket_cookie: u64,
+    /// The endpoint it talks to.
+    pub endpoint: AddressPort,
+    /// The service address the program asked for.
+    pub service: AddressPort,
+    /// [`StreamPeer::seal`] of the fields above: two sockets may write to one place at once.
+    pub sealed: u64,
+}
+
+const _: () = assert!(size_of::<StreamPeer>() == 8 + 2 * size_of::<AddressPort>() + 8);
+
+impl StreamPeer {
+    /// What is to be remembered of a socket.
+    #[inline(always)]
+    pub const fn new(socket_cookie: u64, endpoint: AddressPort, service: AddressPort) -> Self {
+        let mut peer = Self { socket_cookie, endpoint, service, sealed: 0 };
+        peer.sealed = peer.seal();
+        peer
+    }
+
+    /// The place of a socket in an array of so many; `None` if there are none.
+    #[inline(always)]
+    pub const fn place(socket_cookie: u64, len: u32) -> Option<u32> {
+        if len == 0 {
+            return None;
+        }
+        // Less than a 32-bit number.
+        #[expect(clippy::cast_possible_truncation, reason = "a remainder is less than its divisor")]
+        let place = (socket_cookie % len as u64) as u32;
+        Some(place)
+    }
+
+    /// Whether this is of one piece, and of a socket at all.
+    #[inline(always)]
+    pub const fn is_whole(&self) -> bool {
+        self.socket_cookie != 0 && self.sealed == self.seal()
+    }
+
+    /// A sum of the fields: not a secret, only unlikely to fit others.
+    #[inline(always)]
+    const fn seal(&self) -> u64 {
+        let (endpoint_high, endpoint_low, endpoint_port) = self.endpoint.order();
+        let (service_high, service_low, service_port) = self.service.order();
+        let ports = (endpoint_port as u64) << 16 | service_port as u64;
+        let words = [endpoint_high, endpoint_low, service_high, service_low, ports];
+        let mut sum = self.socket_cookie;
+        let mut index = 0;
+        while index < words.len() {
+            // Odd multiplier: 2^64 over the golden ratio.
+            sum = (sum ^ words[index]).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+            index += 1;
+        }
+        sum
+    }
+}
+
+#[cfg(feature = "user")]
+// SAFETY: no padding (asserted above), and every bit pattern is a value.
+unsafe impl aya::Pod for StreamPeer {}
 
 #[cfg(feature = "user")]
 // SAFETY: no padding (asserted above), and every bit pattern is a value.

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use podium_proxy_ebpf::{
     AddressPort, AffinityEntry, AffinityKey, Cidr, Config, Endpoint, Event, FlowEntry, FlowKey,
     FragmentKey, FragmentPorts, FrontendKind, Hook, Monitor, NoEndpoint, Origin, Outcome, PeerKey,
-    Protocol, ServiceCounters, ServiceEntry, ServiceKey, ServiceName, SourceRange, Span, Tuple,
-    choice, flags, flow, maps,
+    Protocol, ServiceCounters, ServiceEntry, ServiceKey, ServiceName, SourceRange, Span,
+    StreamPeer, Tuple, choice, flags, flow, maps,
 };
 
 fn at(text: &str) -> AddressPort {
@@ -25,6 +25,7 @@ fn keys_and_values_have_their_sizes_and_no_padding() {
         (size_of::<AffinityKey>(), 24),
         (size_of::<AffinityEntry>(), 32),
         (size_of::<PeerKey>(), 32),
+        (size_of::<StreamPeer>(), 64),
         (size_of::<FlowKey>(), 40),
         (size_of::<FlowEntry>(), 56),
         (size_of::<FragmentKey>(), 40),
@@ -48,6 +49,7 @@ fn default_maps_stay_within_a_memory_budget() {
     let arrays = maps::ENDPOINTS_DEFAULT as usize * size_of::<Endpoint>()
         + maps::MAGLEV_DEFAULT as usize * choice::SLOTS_PER_BLOCK as usize * size_of::<u16>()
         + services * size_of::<u32>()
+        + maps::SOCKET_PEERS_DEFAULT as usize * size_of::<StreamPeer>()
         + maps::EVENTS_BYTES as usize;
     let lru = [
         (maps::AFFINITY_DEFAULT, size_of::<AffinityKey>() + size_of::<AffinityEntry>()),
@@ -76,6 +78,26 @@ fn addresses_are_in_network_order_and_come_back() {
 fn order_is_that_of_the_bytes() {
     let sorted = ["1.2.3.4:1", "1.2.3.4:256", "1.2.3.5:1", "10.0.0.0:1", "[fd00::1]:1"].map(at);
     assert!(sorted.is_sorted() && sorted.is_sorted_by_key(AddressPort::order));
+}
+
+#[test]
+fn a_stream_peer_is_whole_only_as_it_was_made() {
+    let made = StreamPeer::new(7, at("10.244.0.1:8080"), at("10.96.0.10:80"));
+    assert!(made.is_whole());
+    for torn in [
+        StreamPeer { socket_cookie: 8, ..made },
+        StreamPeer { endpoint: at("10.244.0.1:8081"), ..made },
+        StreamPeer { service: at("[fd00::10]:80"), ..made },
+        StreamPeer { sealed: !made.sealed, ..made },
+        StreamPeer { socket_cookie: 0, sealed: 0, ..made },
+    ] {
+        assert!(!torn.is_whole(), "{torn:?}");
+    }
+    let nobody = [0; 64];
+    // SAFETY: plain bytes of its size, as in a new map.
+    assert!(!unsafe { nobody.as_ptr().cast::<StreamPeer>().read_unaligned() }.is_whole());
+    assert_eq!(StreamPeer::place(10, 7), Some(3));
+    assert_eq!(StreamPeer::place(10, 0), None);
 }
 
 #[test]

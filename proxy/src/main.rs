@@ -184,8 +184,8 @@ struct LimitArgs {
     /// affinity, and for each unconnected UDP socket and Service. 120 bytes each, at once.
     #[arg(long, default_value_t = maps::AFFINITY_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     max_affinity: u32,
-    /// Sockets whose service address is remembered: one for each socket of a pod or the host and
-    /// endpoint it was sent to. 120 bytes each, at once.
+    /// Sockets whose service address is remembered: of TCP those connected last, of UDP one for each
+    /// socket of a pod or the host and endpoint it was sent to. 184 bytes each, at once.
     #[arg(long, default_value_t = maps::SOCKET_PEERS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     max_socket_peers: u32,
     /// Translations of packets: two for each flow from outside or of a pod without sockets here,

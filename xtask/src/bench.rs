@@ -12,6 +12,7 @@ mod stats;
 mod workload;
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -23,7 +24,8 @@ use crate::build::Project;
 use crate::setup;
 use report::Report;
 
-/// Prefix of the benchmark's namespaces and cgroups.
+/// Prefix of the benchmark's namespaces and cgroups; the process id follows, so that several checkouts
+/// can be measured on one machine, if not at the same time.
 const PREFIX: &str = "podium-bench";
 
 /// What to run.
@@ -33,6 +35,8 @@ pub struct Choice {
     part: Option<String>,
     /// A smoke run.
     quick: bool,
+    /// Programs built before, to be measured as they are: nothing is set up or built.
+    programs: Option<PathBuf>,
 }
 
 type Part = fn(&Bench, &mut Report) -> anyhow::Result<()>;
@@ -44,17 +48,22 @@ const PARTS: [(&str, Part); 3] =
 impl Choice {
     /// From the command line.
     pub fn parse(args: &[&str]) -> Result<Choice, String> {
-        let mut choice = Choice { part: None, quick: false };
-        for arg in args {
+        let mut choice = Choice { part: None, quick: false, programs: None };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
             match *arg {
                 "--quick" => choice.quick = true,
+                "--programs" => {
+                    let folder = args.next().ok_or("--programs: want a folder")?;
+                    choice.programs = Some(PathBuf::from(folder));
+                }
                 "all" => choice.part = None,
                 part if PARTS.iter().any(|(name, _)| *name == part) => {
                     choice.part = Some(part.to_owned())
                 }
                 other => {
                     return Err(format!(
-                        "{other:?}: want {} or all, and --quick",
+                        "{other:?}: want {} or all, --quick, --programs DIR",
                         PARTS.map(|(name, _)| name).join(", ")
                     ));
                 }
@@ -77,15 +86,12 @@ struct Bench<'a> {
 
 /// Sets up, builds, measures, writes. Gives whether no promise was broken.
 pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
-    setup::run(project)?;
-    let binaries = if choice.quick {
-        crate::build::everything(project)?;
-        project.binaries()
-    } else {
-        crate::build::optimised(project)?
-    };
+    let binaries = programs(project, choice)?;
     let started = Instant::now();
-    let workdir = Workdir::create(&project.target_dir().join("bench-work"), PREFIX)?;
+    let workdir = Workdir::create(
+        &project.target_dir().join("bench-work"),
+        &format!("{PREFIX}-{}", std::process::id()),
+    )?;
     let bench = Bench { project, workdir, binaries, quick: choice.quick };
     let mut report = Report::default();
     let wanted = |part: &str| choice.part.as_deref().is_none_or(|chosen| chosen == part);
@@ -104,6 +110,19 @@ pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
         eprintln!("missed: {what}");
     }
     Ok(broken.is_empty())
+}
+
+/// The programs to measure, built unless they are there.
+fn programs(project: &Project, choice: &Choice) -> anyhow::Result<Binaries> {
+    if let Some(folder) = &choice.programs {
+        return Ok(Binaries::at(folder));
+    }
+    setup::run(project)?;
+    if choice.quick {
+        crate::build::everything(project)?;
+        return Ok(project.binaries());
+    }
+    crate::build::optimised(project)
 }
 
 /// What the figures depend on.

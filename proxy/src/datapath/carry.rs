@@ -11,15 +11,18 @@ use std::{collections::BTreeMap, path::Path};
 
 use aya::{
     Pod,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, MapData, MapError, MapInfo},
 };
 use podium_proxy_ebpf::{
     AddressPort, AffinityEntry, AffinityKey, FlowEntry, FlowKey, FragmentKey, FragmentPorts,
-    PeerKey, Protocol, ServiceCounters, ServiceName,
-    maps::{AFFINITY, COUNTERS, FLOWS, FRAGMENTS, GENERATIONS, NAMES, OUTCOMES, SOCKET_PEERS},
+    PeerKey, Protocol, ServiceCounters, ServiceName, StreamPeer,
+    maps::{
+        AFFINITY, COUNTERS, FLOWS, FRAGMENTS, GENERATIONS, NAMES, OUTCOMES, SOCKET_PEERS,
+        STREAM_PEERS,
+    },
 };
 
-use super::{Error, batch, pinned};
+use super::{Error, batch, kernel::map_into_memory, mapping::Mapping, pinned};
 use crate::model::PortName;
 
 /// Id of a service port that is gone.
@@ -77,6 +80,7 @@ pub fn carry(old: &Path, new: &Path, round: Round) -> Result<Carried, Error> {
     count(AFFINITY, affinity);
     let peers = copy::<PeerKey, AddressPort>(old, new, SOCKET_PEERS, flags, as_it_is)?;
     count(SOCKET_PEERS, peers);
+    count(STREAM_PEERS, carry_streams(old, new)?);
     let fragments = copy::<FragmentKey, FragmentPorts>(old, new, FRAGMENTS, flags, as_it_is)?;
     count(FRAGMENTS, fragments);
     Ok(carried)
@@ -238,6 +242,33 @@ fn carry_outcomes(old: &Path, new: &Path) -> Result<(), Error> {
         to.set(outcome, counts, 0).map_err(Error::map("write", OUTCOMES))?;
     }
     Ok(())
+}
+
+/// Every TCP socket to its place in the new array. Of two that share one there, the younger stays.
+fn carry_streams(old: &Path, new: &Path) -> Result<u32, Error> {
+    if !old.join(STREAM_PEERS).exists() {
+        return Ok(0);
+    }
+    let (from, mut to) = (streams(old)?, streams(new)?);
+    let mut written = 0;
+    for peer in from.read(0, from.len()).unwrap_or_default() {
+        let place = StreamPeer::place(peer.socket_cookie, to.len());
+        let Some((place, there)) = place.and_then(|at| Some((at, *to.read(at, 1)?.first()?)))
+        else {
+            continue;
+        };
+        let stays = there.is_whole() && there.socket_cookie >= peer.socket_cookie;
+        if peer.is_whole() && !stays {
+            written += u32::from(to.write(place, &[peer]));
+        }
+    }
+    Ok(written)
+}
+
+fn streams(set: &Path) -> Result<Mapping<StreamPeer>, Error> {
+    let path = set.join(STREAM_PEERS);
+    let len = MapInfo::from_pin(&path).map_err(Error::map("open", STREAM_PEERS))?.max_entries();
+    map_into_memory(set, STREAM_PEERS, len)
 }
 
 #[cfg(test)]

@@ -128,6 +128,12 @@ impl KernelDatapath {
         })
     }
 
+    /// Tells the programs how large the maps are whose places they compute themselves.
+    pub(super) fn set_sizes(&mut self) -> Result<(), Error> {
+        let stream_peers = self.limits.socket_peers;
+        self.change_config(|config| config.stream_peers = stream_peers)
+    }
+
     /// Tells the programs what the API says of this node; the rest stays as it is.
     ///
     /// # Errors
@@ -187,7 +193,7 @@ impl KernelDatapath {
     }
 }
 
-fn map_into_memory<T: Element>(
+pub(super) fn map_into_memory<T: Element>(
     set: &Path,
     map: &'static str,
     len: u32,

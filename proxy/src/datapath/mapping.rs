@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{Ordering, fence},
 };
 
-use podium_proxy_ebpf::{Endpoint, choice::SLOTS_PER_BLOCK};
+use podium_proxy_ebpf::{Endpoint, StreamPeer, choice::SLOTS_PER_BLOCK};
 
 /// One element of the `MAGLEV` array.
 pub type MaglevBlock = [u16; SLOTS_PER_BLOCK as usize];
@@ -20,6 +20,8 @@ pub unsafe trait Element: Copy {}
 
 // SAFETY: plain bytes without padding, as its `aya::Pod` says; 24 bytes.
 unsafe impl Element for Endpoint {}
+// SAFETY: plain bytes without padding, as its `aya::Pod` says; 64 bytes.
+unsafe impl Element for StreamPeer {}
 // SAFETY: numbers; 8 bytes.
 unsafe impl Element for MaglevBlock {}
 

@@ -13,7 +13,7 @@ use aya::{
 use nix::fcntl::Flock;
 use podium_proxy_ebpf::maps::{
     AFFINITY, COUNTERS, ENDPOINTS, FLOWS, GENERATIONS, MAGLEV, NAMES, SERVICES, SOCKET_PEERS,
-    SOURCE_RANGES,
+    SOURCE_RANGES, STREAM_PEERS,
 };
 
 use super::{
@@ -62,6 +62,7 @@ pub fn load(pins: &PinDir, limits: Limits) -> Result<(Programs, KernelDatapath),
         .map_max_entries(SOURCE_RANGES, limits.source_ranges)
         .map_max_entries(AFFINITY, limits.affinity)
         .map_max_entries(SOCKET_PEERS, limits.socket_peers)
+        .map_max_entries(STREAM_PEERS, limits.socket_peers)
         .map_max_entries(FLOWS, limits.flows)
         .load(OBJECT)
         .map_err(Error::Load)?;
@@ -69,7 +70,8 @@ pub fn load(pins: &PinDir, limits: Limits) -> Result<(Programs, KernelDatapath),
         let program = ebpf.program_mut(name).ok_or(Error::NoProgram { program: name })?;
         load_one(program).map_err(|source| Error::Program { program: name, source })?;
     }
-    let datapath = KernelDatapath::open(&set, limits)?;
+    let mut datapath = KernelDatapath::open(&set, limits)?;
+    datapath.set_sizes()?;
     Ok((Programs { ebpf, pins: pins.clone(), set, _only_agent: only_agent }, datapath))
 }
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData},
+    maps::{Array, HashMap, Map, MapData, MapInfo},
 };
 use podium_proxy::{
     datapath::{
@@ -17,8 +17,8 @@ use podium_proxy::{
 };
 use podium_proxy_ebpf::{
     AddressPort, AffinityEntry, AffinityKey, Config, FlowEntry, FlowKey, FragmentKey,
-    FragmentPorts, Hook, Outcome, PeerKey, Protocol, SourceRange, Tuple, flow::flags, maps,
-    socket::Holder,
+    FragmentPorts, Hook, Outcome, PeerKey, Protocol, SourceRange, StreamPeer, Tuple, flow::flags,
+    maps, socket::Holder,
 };
 
 use super::{
@@ -108,13 +108,21 @@ fn kernel_flows_outlive_a_change_of_sizes() {
     open(&old, maps::AFFINITY).insert(client(udp), sticky, 0).unwrap();
     let peer = PeerKey { socket_cookie: 1 << 60, endpoint: at("127.0.0.1:8080") };
     open(&old, maps::SOCKET_PEERS).insert(peer, at("10.96.0.10:80"), 0).unwrap();
+    let cookie = (1 << 60) + 5;
+    let stream = StreamPeer::new(cookie, at("127.0.0.1:8080"), at("10.96.0.10:80"));
+    let place = |set: &Path| {
+        let len = MapInfo::from_pin(set.join(maps::STREAM_PEERS)).unwrap().max_entries();
+        StreamPeer::place(cookie, len).unwrap()
+    };
+    let place_before = place(&old);
+    array(&old, maps::STREAM_PEERS).set(place_before, stream, 0).unwrap();
     let fragment = FragmentKey::new([1; 16], [2; 16], [0, 0, 0, 3], 17, Hook::Ingress);
     let ports = FragmentPorts { src_port: [1, 2], dst_port: [3, 4] };
     open(&old, maps::FRAGMENTS).insert(fragment, ports, 0).unwrap();
     let generation_before = array::<u32>(&old, maps::GENERATIONS).get(&tcp, 0).unwrap();
 
     node.kill();
-    node.flags(&["--max-flows", "300000"]);
+    node.flags(&["--max-flows", "300000", "--max-socket-peers", "1000"]);
     node.start();
     let (new, new_tcp, new_udp) = ids(&pins, "zzz");
     assert!(new != old && new_tcp != tcp && new_udp != udp, "{new:?} {new_tcp} {new_udp}");
@@ -135,6 +143,8 @@ fn kernel_flows_outlive_a_change_of_sizes() {
         open::<PeerKey, AddressPort>(&new, maps::SOCKET_PEERS).get(&peer, 0).unwrap(),
         at("10.96.0.10:80")
     );
+    assert_ne!(place(&new), place_before);
+    assert_eq!(array::<StreamPeer>(&new, maps::STREAM_PEERS).get(&place(&new), 0).unwrap(), stream);
     assert_eq!(
         open::<FragmentKey, FragmentPorts>(&new, maps::FRAGMENTS).get(&fragment, 0).unwrap(),
         ports

@@ -40,7 +40,7 @@ pub struct Promise {
     pub found: Rounds,
     /// What was promised.
     pub bar: Bar,
-    /// Rounds on both sides of the bar that differ by more than this share of their median tell nothing.
+    /// A likely range of the median with the bar in it tells nothing if it is wider than this share of it.
     pub spread_max: f64,
     /// Whether it comes out the same on a busy machine: a smoke run fails for no other.
     pub steady: bool,
@@ -51,7 +51,7 @@ impl Promise {
         self.bar.judge(&self.found, self.spread_max)
     }
 
-    /// Verdict, median, rounds, bar.
+    /// Verdict, median, where that is likely to be, bar.
     fn row(&self) -> [String; 4] {
         let (sign, bar) = match self.bar {
             Bar::AtMost(bar) => ("≤", bar),
@@ -63,7 +63,8 @@ impl Promise {
             Verdict::CannotTell => "–".to_owned(),
             _ => format!("{} {}", figure(self.found.median()), self.unit),
         };
-        let rounds = format!("{}–{}", figure(self.found.min()), figure(self.found.max()));
+        let (from, to) = self.found.likely();
+        let rounds = format!("{}–{}", figure(from), figure(to));
         [verdict.as_str().to_owned(), median, rounds, format!("{sign} {}", figure(bar))]
     }
 }
@@ -185,7 +186,7 @@ impl Report {
 
     fn to_markdown(&self, machine: &Value) -> String {
         let mut text = format!("# Benchmarks\n\n`{machine}`\n\n## Bars\n\n");
-        text.push_str("| | found | rounds | bar | |\n|---|---|---|---|---|\n");
+        text.push_str("| | median | 95 % likely within | bar | |\n|---|---|---|---|---|\n");
         for promise in &self.promises {
             let [verdict, median, rounds, bar] = promise.row();
             let what = &promise.what;

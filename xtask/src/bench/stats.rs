@@ -44,6 +44,25 @@ impl Rounds {
         self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
+    /// Between which figures the median of very many rounds would lie, with 95 % likelihood: those
+    /// whose rank is less than two standard deviations from the middle of the sorted rounds. Of five
+    /// rounds these are the first and the last.
+    pub fn likely(&self) -> (f64, f64) {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (Some(last), count) = (sorted.len().checked_sub(1), sorted.len()) else {
+            return (f64::NAN, f64::NAN);
+        };
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the number of rounds is small and its square root less than it"
+        )]
+        let rank = ((count as f64 - 1.96 * (count as f64).sqrt()) / 2.0).max(0.0) as usize;
+        (sorted[rank], sorted[last - rank])
+    }
+
     /// How this contender compares with another of the same rounds, round by round: what disturbs a
     /// round disturbs both.
     pub fn over(&self, baseline: &Rounds) -> Rounds {
@@ -67,9 +86,9 @@ pub enum Bar {
 
 impl Bar {
     /// Compares the median; says that it cannot tell where too few rounds were measured, or where the
-    /// rounds lie on both sides of the bar and differ by more than `spread_max` of their median.
+    /// bar lies within the likely range of the median and this is wider than `spread_max` of it.
     pub fn judge(self, found: &Rounds, spread_max: f64) -> Verdict {
-        let (min, median, max) = (found.min(), found.median(), found.max());
+        let ((min, max), median) = (found.likely(), found.median());
         if found.len() < ROUNDS_MIN || !median.is_finite() {
             return Verdict::CannotTell;
         }
@@ -117,7 +136,7 @@ pub fn percentile(sorted: &[u64], percent: f64) -> f64 {
         clippy::cast_sign_loss,
         reason = "a rank in a list held in memory is small and positive"
     )]
-    let rank = ((percent / 100.0 * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len());
+    let rank = ((percent * sorted.len() as f64 / 100.0).ceil() as usize).clamp(1, sorted.len());
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a request fit a double exactly")]
     let value = sorted[rank - 1] as f64;
     value
@@ -139,6 +158,15 @@ mod tests {
             assert!((rounds(figures).median() - median).abs() < 1e-9, "{figures:?}");
         }
         assert!(rounds(&[]).median().is_nan());
+    }
+
+    #[test]
+    fn many_rounds_narrow_the_median_down() {
+        let figures: Vec<f64> = (1..=25).map(f64::from).collect();
+        assert_eq!(rounds(&figures).likely(), (8.0, 18.0));
+        assert_eq!(rounds(&figures[..5]).likely(), (1.0, 5.0));
+        assert_eq!(rounds(&figures[..1]).likely(), (1.0, 1.0));
+        assert!(rounds(&[]).likely().0.is_nan());
     }
 
     #[test]

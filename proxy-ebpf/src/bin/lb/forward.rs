@@ -1,17 +1,19 @@
 //! The core of the socket hooks: from the address a call names to the endpoint it gets, and back.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     EbpfContext as _,
     helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     programs::SockAddrContext,
 };
 use podium_proxy_ebpf::{
-    AddressPort, AffinityKey, Origin, Outcome, PeerKey, Place, ServiceEntry, ServiceKey, Tuple,
-    flags, socket::Holder,
+    AddressPort, AffinityKey, Origin, Outcome, PeerKey, Place, Protocol, ServiceEntry, ServiceKey,
+    StreamPeer, Tuple, flags, socket::Holder,
 };
 
 use crate::{
-    maps::{CONFIG, SOCKET_PEERS},
+    maps::{CONFIG, SOCKET_PEERS, STREAM_PEERS},
     report::{self, Decision},
     service::{self, Refusal},
     sock_addr::{self, Layout},
@@ -57,7 +59,11 @@ pub fn forward<L: Layout>(context: &SockAddrContext, used_for: Use) -> Result<()
             return Err(refusal);
         }
     };
-    remember_peer(context, &at, &endpoint);
+    if let Protocol::Tcp = protocol {
+        remember_stream(context, &at, &endpoint);
+    } else {
+        remember_peer(context, &at, &endpoint);
+    }
     decision.endpoint = Some(&endpoint);
     report::decided(Outcome::SocketConnected, &decision);
     if let Some(id) = decision.service_id {
@@ -72,6 +78,9 @@ pub fn forward<L: Layout>(context: &SockAddrContext, used_for: Use) -> Result<()
 #[inline(always)]
 pub fn restore<L: Layout>(context: &SockAddrContext) {
     let key = PeerKey { socket_cookie: socket_cookie(context), endpoint: L::read(context) };
+    if let Some(service) = stream_service(&key) {
+        return L::write(context, &service);
+    }
     // SAFETY: the value is copied; should its element be reused in between, the map was too small
     // and the socket's memory is lost either way.
     if let Some(service) = unsafe { SOCKET_PEERS.get(key) } {
@@ -139,6 +148,32 @@ fn remember_peer(context: &SockAddrContext, service: &AddressPort, endpoint: &Ad
         // The program sees the endpoint as its peer: no reason to fail the call.
         report::count(Outcome::PeerNotInserted);
     }
+}
+
+#[inline(always)]
+fn remember_stream(context: &SockAddrContext, service: &AddressPort, endpoint: &AddressPort) {
+    let cookie = socket_cookie(context);
+    if let Some(place) = place_of(cookie).and_then(|place| STREAM_PEERS.get_ptr_mut(place)) {
+        // SAFETY: map memory stays writable; another socket that writes here breaks the seal.
+        unsafe { place.write(StreamPeer::new(cookie, *endpoint, *service)) };
+    }
+}
+
+/// What a TCP socket asked for, if that led it to this endpoint.
+#[inline(always)]
+fn stream_service(key: &PeerKey) -> Option<AddressPort> {
+    let found = STREAM_PEERS.get_ptr(place_of(key.socket_cookie)?)?;
+    // SAFETY: map memory stays readable; whether the copy is of one piece is checked next.
+    let peer = unsafe { read_volatile(found) };
+    let is_its_own = peer.socket_cookie == key.socket_cookie
+        && peer.endpoint.order() == key.endpoint.order()
+        && peer.is_whole();
+    is_its_own.then_some(peer.service)
+}
+
+#[inline(always)]
+fn place_of(cookie: u64) -> Option<u32> {
+    StreamPeer::place(cookie, CONFIG.get(0)?.stream_peers)
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use podium_proxy_ebpf::{
     AddressPort, AffinityEntry, AffinityKey, Config, Endpoint, FlowEntry, FlowKey, FragmentKey,
     FragmentPorts, Monitor, Outcome, PeerKey, ServiceCounters, ServiceEntry, ServiceKey,
-    ServiceName, SourceRange,
+    ServiceName, SourceRange, StreamPeer,
     maps::{
         AFFINITY_DEFAULT, ENDPOINTS_DEFAULT, EVENTS_BYTES, FLOWS_DEFAULT, FRAGMENTS_LEN,
         MAGLEV_DEFAULT, SERVICES_DEFAULT, SOCKET_PEERS_DEFAULT, SOURCE_RANGES_DEFAULT,
@@ -59,6 +59,9 @@ pub static AFFINITY: LruHashMap<AffinityKey, AffinityEntry> =
 #[map]
 pub static SOCKET_PEERS: LruHashMap<PeerKey, AddressPort> =
     LruHashMap::pinned(SOCKET_PEERS_DEFAULT, 0);
+
+#[map]
+pub static STREAM_PEERS: Array<StreamPeer> = Array::pinned(SOCKET_PEERS_DEFAULT, BPF_F_MMAPABLE);
 
 #[map]
 pub static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::pinned(FLOWS_DEFAULT, 0);

@@ -1,11 +1,14 @@
 //! The client: exchanges one after the other, each timed from its first system call to the last byte of
 //! its answer.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::{Value, json};
 
 /// Length of requests and answers.
@@ -14,6 +17,8 @@ pub const REQUEST_BYTES: usize = 64;
 pub const AGAIN: u8 = b'+';
 /// First byte of the only request of a connection.
 const ONCE: u8 = b'.';
+/// First byte of a request to be told who answers, and whom.
+pub const WHO: u8 = b'?';
 /// Longest wait for an answer.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -41,6 +46,7 @@ impl Client {
             Exchange::TcpFresh => Ok(Client::Fresh),
             Exchange::TcpKept => {
                 let stream = connect(target)?;
+                stream.set_nodelay(true)?;
                 Ok(Client::Kept(stream))
             }
             Exchange::Udp => {
@@ -81,7 +87,6 @@ impl Client {
 
 fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(target)?;
-    stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(LIMIT))?;
     Ok(stream)
 }
@@ -105,7 +110,7 @@ impl Seen {
         }
     }
 
-    fn report(mut self, elapsed: Duration) -> Value {
+    fn report(mut self, elapsed: Duration, cpu_ns: Option<u64>) -> Value {
         self.took_ns.sort_unstable();
         let last = self.took_ns.len().saturating_sub(1);
         let at = |per_mille: usize| {
@@ -117,9 +122,43 @@ impl Seen {
             "failed": self.failed,
             "lastFailure": self.last_failure,
             "seconds": elapsed.as_secs_f64(),
+            "cpuNs": cpu_ns,
             "ns": { "p50": at(500), "p90": at(900), "p99": at(990), "p99.9": at(999) },
         })
     }
+}
+
+/// Time of the processor that this process has used.
+fn cpu_time() -> io::Result<TimeVal> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    Ok(usage.user_time() + usage.system_time())
+}
+
+/// Who answers at the targets, each asked this often over TCP and over UDP: for each protocol how many
+/// answers every pair of endpoint and client address had.
+pub fn who(targets: &[SocketAddr], count: u64) -> io::Result<Value> {
+    let mut seen: [BTreeMap<String, u64>; 2] = Default::default();
+    for target in targets {
+        for _ in 0..count {
+            let mut answer = [0; REQUEST_BYTES];
+            let mut stream = connect(*target)?;
+            stream.write_all(&[WHO; REQUEST_BYTES])?;
+            stream.read_exact(&mut answer)?;
+            *seen[0].entry(named(&answer)).or_default() += 1;
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.set_read_timeout(Some(LIMIT))?;
+            socket.send_to(&[WHO; REQUEST_BYTES], target)?;
+            socket.recv_from(&mut answer)?;
+            *seen[1].entry(named(&answer)).or_default() += 1;
+        }
+    }
+    let [tcp, udp] = seen;
+    Ok(json!({ "failed": 0, "tcp": tcp, "udp": udp }))
+}
+
+fn named(answer: &[u8]) -> String {
+    let text = answer.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// A number of exchanges, over the targets in turn; the first of them are not counted.
@@ -135,13 +174,15 @@ pub fn for_count(
         let (client, target) = pick(&mut clients, turn);
         client.exchange(target)?;
     }
-    let started = Instant::now();
+    seen.took_ns.reserve(usize::try_from(count).unwrap_or(0));
+    let (started, cpu_before) = (Instant::now(), cpu_time()?);
     for turn in 0..count {
         let (client, target) = pick(&mut clients, turn);
         let result = client.exchange(target);
         seen.take(result);
     }
-    Ok(seen.report(started.elapsed()))
+    let used = (cpu_time()? - cpu_before).num_nanoseconds();
+    Ok(seen.report(started.elapsed(), u64::try_from(used).ok()))
 }
 
 /// As many exchanges as fit into a time, by several clients at once.
@@ -175,7 +216,7 @@ pub fn for_time(
         total.failed += seen.failed;
         total.last_failure = total.last_failure.or(seen.last_failure);
     }
-    Ok(total.report(started.elapsed()))
+    Ok(total.report(started.elapsed(), None))
 }
 
 fn clients(exchange: Exchange, targets: &[SocketAddr]) -> io::Result<Vec<(Client, SocketAddr)>> {

@@ -8,10 +8,15 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
 const USAGE: &str = "\
-usage: loadgen serve --listen IP:PORT
+usage: loadgen serve --listen IP:PORT[,IP:PORT...]
        loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --count N [--warmup N]
-       loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --seconds N [--clients N]";
+       loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --seconds N [--clients N]
+       loadgen who --to IP:PORT[,IP:PORT...] --count N
+every one of them with --cpu N to stay on one processor";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -30,10 +35,15 @@ fn main() -> ExitCode {
 fn run(args: &[String]) -> Result<String, String> {
     let (action, flags) = args.split_first().ok_or("an action is missing")?;
     let flags = Flags(flags);
+    stay_on(flags.text("--cpu"))?;
     if action == "serve" {
-        let listen = flags.text("--listen").ok_or("--listen is missing")?;
-        let listen = listen.parse().map_err(|_| format!("--listen: {listen:?} is no IP:PORT"))?;
-        return server::serve(listen).map_err(|error| format!("serving on {listen}: {error}"));
+        let listen = flags.addresses("--listen")?;
+        return server::serve(&listen).map_err(|error| format!("serving on {listen:?}: {error}"));
+    }
+    let targets = flags.addresses("--to")?;
+    if action == "who" {
+        let seen = client::who(&targets, flags.number("--count", 1)?.min(1_000));
+        return seen.map(|seen| seen.to_string()).map_err(|error| format!("{action}: {error}"));
     }
     let exchange = match action.as_str() {
         "tcp-fresh" => client::Exchange::TcpFresh,
@@ -41,11 +51,6 @@ fn run(args: &[String]) -> Result<String, String> {
         "udp" => client::Exchange::Udp,
         other => return Err(format!("{other:?} is no action")),
     };
-    let targets = flags.text("--to").ok_or("--to is missing")?;
-    let targets: Vec<SocketAddr> = targets
-        .split(',')
-        .map(|target| target.parse().map_err(|_| format!("--to: {target:?} is no IP:PORT")))
-        .collect::<Result<_, _>>()?;
     let seen = match flags.number("--count", 0)? {
         0 => {
             let seconds = flags.number("--seconds", 0)?;
@@ -61,6 +66,16 @@ fn run(args: &[String]) -> Result<String, String> {
     seen.map(|seen| seen.to_string()).map_err(|error| format!("{action}: {error}"))
 }
 
+/// Keeps this process on one processor.
+fn stay_on(cpu: Option<&str>) -> Result<(), String> {
+    let Some(text) = cpu else { return Ok(()) };
+    let cpu = text.parse().map_err(|_| format!("--cpu: {text:?} is no number"))?;
+    let mut set = CpuSet::new();
+    set.set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .map_err(|error| format!("staying on processor {cpu}: {error}"))
+}
+
 /// Arguments of the form `--flag value`.
 struct Flags<'a>(&'a [String]);
 
@@ -68,6 +83,12 @@ impl Flags<'_> {
     fn text(&self, flag: &str) -> Option<&str> {
         let at = self.0.iter().position(|arg| arg == flag)?;
         self.0.get(at + 1).map(String::as_str)
+    }
+
+    fn addresses(&self, flag: &str) -> Result<Vec<SocketAddr>, String> {
+        let text = self.text(flag).ok_or_else(|| format!("{flag} is missing"))?;
+        let parse = |one: &str| one.parse().map_err(|_| format!("{flag}: {one:?} is no IP:PORT"));
+        text.split(',').map(parse).collect()
     }
 
     fn number(&self, flag: &str, default: u64) -> Result<u64, String> {
