@@ -32,7 +32,15 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         let mut figure = |contender: String, value: Rounds, more: Value| {
             let ratio = Some(("empty + one look-up", value.over(&lookup)));
             let what = what.clone();
-            report.figure(Figure { part: "packets", what, contender, unit: "ns", value, ratio, more });
+            report.figure(Figure {
+                part: "packets",
+                what,
+                contender,
+                unit: "ns",
+                value,
+                ratio,
+                more,
+            });
         };
         figure("empty program".to_owned(), baseline(kind, "empty")?, Value::Null);
         figure("empty program + one look-up".to_owned(), lookup.clone(), Value::Null);
@@ -43,7 +51,11 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
             figure(contender, rounds(case), Value::Null);
             if kind == "xdp" && text("case").starts_with("established flow") {
                 promises.push(Promise {
-                    what: format!("XDP, {}, {}: ÷ (empty + one look-up)", text("case"), text("family")),
+                    what: format!(
+                        "XDP, {}, {}: ÷ (empty + one look-up)",
+                        text("case"),
+                        text("family")
+                    ),
                     unit: "×",
                     found: rounds(case).over(&lookup),
                     bar: Bar::AtMost(ESTABLISHED_MAX),
