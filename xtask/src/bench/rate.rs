@@ -48,7 +48,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     nodes.iter_mut().try_for_each(Node::wait)?;
     let mut progress = Progress::new("rate", TRAFFICS.len() * rounds * nodes.len());
     for (name, traffic, bursts) in TRAFFICS {
-        let bursts = if bench.quick { bursts / 4 } else { bursts };
+        let bursts = if bench.quick { bursts / 12 } else { bursts };
         for node in &mut nodes {
             // Opens the flows, and finds neighbours.
             node.pass(Traffic::Established, 4)?;
