@@ -3,7 +3,9 @@
 //! (`site`), tables and plots (`report`, `plot`).
 
 mod latency;
+mod packets;
 mod plot;
+mod rate;
 mod report;
 mod site;
 mod stats;
@@ -41,7 +43,12 @@ pub struct Choice {
 type Part = fn(&Bench, &mut Report) -> anyhow::Result<()>;
 
 /// In the order in which they run.
-const PARTS: [(&str, Part); 2] = [("latency", latency::measure), ("sync", sync::measure)];
+const PARTS: [(&str, Part); 4] = [
+    ("latency", latency::measure),
+    ("packets", packets::measure),
+    ("rate", rate::measure),
+    ("sync", sync::measure),
+];
 
 impl Choice {
     /// From the command line.

@@ -19,7 +19,8 @@ const USAGE: &str = "\
 cargo xtask setup                       install what building and running needs
 cargo xtask demo [--check]              two nodes, real pods, real traffic; --check verifies and ends
 cargo xtask test [--skip NAME]... [NAME]  every test, or those whose name contains NAME
-cargo xtask bench [latency|sync|all] [--quick]  measures against peers; --quick only shows that it works
+cargo xtask bench [PART|all] [--quick]  measures against peers: latency, packets, rate, sync, ingress; --quick only
+                                        shows that it works
 cargo xtask ci                          formatting, clippy, house style, every test
 cargo xtask down                        remove whatever a demo or a test left behind
 ";

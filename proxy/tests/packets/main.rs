@@ -5,8 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::cast_possible_truncation, reason = "packets are shorter than 64 KiB")]
 
+mod anatomy;
 mod bpf;
 mod checksum;
+mod cost;
 mod direct_return;
 mod errors;
 mod fixture;
@@ -23,6 +25,7 @@ mod packet;
 mod policies;
 mod read;
 mod refuse;
+mod stage;
 mod window;
 mod world;
 mod xdp;

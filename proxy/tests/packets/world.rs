@@ -9,6 +9,7 @@
 //! The same in IPv6: 2001:db8:9::9, 2001:db8:2::/64, fd00:244:1::/64, fd00:244:2::/64.
 
 use std::{
+    collections::HashSet,
     fs,
     io::{self, Write as _},
     net::IpAddr,
@@ -79,7 +80,8 @@ neigh add fd00:244:1::5 lladdr 02:00:00:00:01:05 dev pod0 nud permanent
 neigh add fd00:244:1::6 lladdr 02:00:00:00:01:06 dev pod0 nud permanent
 ";
 
-const LIMITS: Limits = Limits {
+/// Sizes of the maps.
+pub const LIMITS: Limits = Limits {
     services: 256,
     endpoints: 1024,
     maglev: 65_536,
@@ -105,7 +107,8 @@ pub enum At {
 }
 
 impl At {
-    const fn program(self) -> &'static str {
+    /// The name of the program.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Uplink => "uplink_ingress",
             Self::Xdp => "uplink_xdp",
@@ -131,7 +134,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// From `TC_ACT_*` and `TCX_*`, or from `XDP_*`.
-    const fn new(at: At, number: i32) -> Self {
+    pub const fn new(at: At, number: i32) -> Self {
         match (at, number) {
             (At::Xdp, 1) => Self::Drop,
             (At::Xdp, 2) => Self::Next,
@@ -208,11 +211,22 @@ impl World {
         HashMap::try_from(self.map(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    fn program(&self, at: At) -> BorrowedFd<'_> {
-        self.programs.fd(at.program()).unwrap_or_else(|error| panic!("{at:?}: {error}"))
+    pub fn program(&self, at: At) -> BorrowedFd<'_> {
+        self.programs.fd(at.name()).unwrap_or_else(|error| panic!("{at:?}: {error}"))
     }
 
-    fn context(&self, at: At) -> Context {
+    /// A program by its name.
+    pub fn program_named(&self, name: &'static str) -> BorrowedFd<'_> {
+        self.programs.fd(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Every program, and how many instructions the verifier went through for it.
+    pub fn verified(&self) -> Vec<(&'static str, u32)> {
+        self.programs.verified_instructions().expect("the kernel does not tell")
+    }
+
+    /// What the program is given besides the packet.
+    pub fn context(&self, at: At) -> Context {
         match at {
             At::Uplink | At::OutUplink => Context::Buffer { ifindex: self.uplink },
             At::Pod | At::OutPod => Context::Buffer { ifindex: self.pod },
@@ -278,12 +292,19 @@ impl World {
         })
     }
 
-    /// Forgets every flow, fragment and affinity.
-    pub fn forget(&self) {
+    /// Forgets every flow but these.
+    pub fn forget_all_but(&self, kept: &HashSet<FlowKey>) {
         let mut flows = self.hash::<FlowKey, FlowEntry>(maps::FLOWS);
         for (key, _) in self.flows() {
-            let _ = flows.remove(&key);
+            if !kept.contains(&key) {
+                let _ = flows.remove(&key);
+            }
         }
+    }
+
+    /// Forgets every flow, fragment and affinity.
+    pub fn forget(&self) {
+        self.forget_all_but(&HashSet::new());
         let mut affinity = self.hash::<AffinityKey, AffinityEntry>(maps::AFFINITY);
         for (key, _) in self.affinity() {
             let _ = affinity.remove(&key);

@@ -27,7 +27,7 @@ use serde_json::Value;
 
 use crate::bench::workload::{SERVICE_CIDR, Workload};
 use wiring::Network;
-pub use wiring::{CLIENT, NODE, POD, endpoint, endpoint_elsewhere};
+pub use wiring::{CLIENT, NODE, OTHER_NODE, POD, endpoint, endpoint_elsewhere};
 
 /// How many endpoints a service has.
 pub const ENDPOINTS: u8 = 10;
@@ -219,7 +219,8 @@ pub fn targets(addresses: impl Iterator<Item = Ipv4Addr>, port: u16) -> String {
     addresses.map(|address| format!("{address}:{port}")).collect::<Vec<_>>().join(",")
 }
 
-fn feed(command: &[&str], input: &str) -> anyhow::Result<()> {
+/// Runs a program of the system with this input.
+pub fn feed(command: &[&str], input: &str) -> anyhow::Result<()> {
     use std::io::Write;
     let mut child = Command::new(command[0])
         .args(&command[1..])

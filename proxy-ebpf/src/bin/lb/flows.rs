@@ -16,7 +16,7 @@ use crate::{
     packet::{Fragment, Packet, signals},
     ports,
     report::{self, Decision},
-    scratch::{Chosen, Scratch},
+    scratch::{Chosen, Scratch, copy},
     service::{self, Refusal},
 };
 
@@ -64,14 +64,15 @@ pub fn complete_fragment(packet: &mut Packet, hook: Hook) -> Result<(), Refusal>
 /// Finds the translation of a packet that belongs to a flow, and brings it up to date.
 #[inline(always)]
 pub fn known(scratch: &mut Scratch, hook: Hook) -> bool {
-    let Scratch { packet, key, flow, .. } = scratch;
-    *key = FlowKey::new(packet.tuple, packet.protocol, hook);
+    let Scratch { packet, key, flow, now_ns, .. } = scratch;
+    packet.key_into(hook, key);
     let key: &FlowKey = key;
+    *now_ns = report::recently_ns();
     let Some(found) = FLOWS.get_ptr_mut(key) else { return false };
-    // SAFETY: map memory stays readable. The element of a flow that was just evicted may be given
+    // Map memory stays readable. The element of a flow that was just evicted may be given
     // to another while it is read or written here: what is written are the state, which comes
     // right with the next packets, the time, and a generation, which only asks for a look.
-    *flow = unsafe { *found };
+    copy(flow, found);
     if packet.needs_live_endpoint() && flow.flags & flags::ORIGIN != 0 {
         let generation = service::generation(flow.service_id);
         if generation != flow.generation {
@@ -87,7 +88,7 @@ pub fn known(scratch: &mut Scratch, hook: Hook) -> bool {
         set_state(found, bits);
         flow.flags = bits;
     }
-    let now_ns = report::now_ns();
+    let now_ns = *now_ns;
     if now_ns.saturating_sub(flow.used_at_ns) > TOUCHED_EVERY_NS {
         // SAFETY: as above; one aligned store.
         unsafe { (*found).used_at_ns = now_ns };

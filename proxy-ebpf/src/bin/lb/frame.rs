@@ -1,23 +1,25 @@
 //! A packet as bytes behind an Ethernet header: what the classifiers' buffers and XDP's frames have
 //! in common.
 //!
-//! Bytes are moved by helpers at any offset, so that no header need be in the buffer's linear part
-//! and no variable offset need be proved to the verifier.
+//! Of a buffer bytes are moved by helpers, so that no header need be in its linear part. A frame is
+//! in one piece, and read and written in place.
 
-use core::{ffi::c_void, mem::MaybeUninit, ptr};
+use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{
-        bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_get_buff_len,
-        bpf_xdp_load_bytes, bpf_xdp_store_bytes,
-    },
+    helpers::generated::{bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes},
     programs::XdpContext,
 };
 use podium_proxy_ebpf::checksum;
 
+use crate::scratch::copy;
+
 /// Where the network header begins.
 pub const L3: u32 = 14;
+
+/// Beyond this no header begins.
+const OFFSET_MAX: u32 = 0x3fff;
 
 /// `ETH_P_IP` and `ETH_P_IPV6`.
 pub const ETHERTYPE_V4: u16 = 0x0800;
@@ -54,41 +56,17 @@ pub trait Frame {
     /// Whether it was joined from several packets.
     fn is_joined(&self) -> bool;
 
-    /// Copies bytes out; `false`, if there are not that many.
-    ///
-    /// # Safety
-    /// `to` must have room for `len` bytes.
-    unsafe fn copy_out(&self, offset: u32, to: *mut c_void, len: u32) -> bool;
-
-    /// Copies bytes in, with no look at checksums.
-    ///
-    /// # Safety
-    /// `from` must have `len` bytes.
-    unsafe fn copy_in(&self, offset: u32, from: *const c_void, len: u32) -> bool;
-
     /// Lets a TCP or UDP checksum follow a change of the addresses and one of the bytes it covers.
     fn follow(&self, offset: u32, addresses: u32, bytes: u32, kind: ChecksumKind) -> bool;
 
     /// Whether a transport checksum is left for the device to complete.
     fn is_left_to_device(&self, offset: u32) -> bool;
 
-    /// Bytes at an offset.
-    #[inline(always)]
-    fn load<T: Copy>(&self, offset: u32) -> Option<T> {
-        let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: room for exactly these bytes.
-        let done =
-            unsafe { self.copy_out(offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
-        // SAFETY: filled, and only plain bytes are loaded.
-        done.then(|| unsafe { value.assume_init() })
-    }
+    /// Bytes at an offset, if there are as many.
+    fn load<T: Copy>(&self, offset: u32) -> Option<T>;
 
-    /// Puts bytes at an offset.
-    #[inline(always)]
-    fn store<T: Copy>(&self, offset: u32, value: &T) -> bool {
-        // SAFETY: a whole value.
-        unsafe { self.copy_in(offset, ptr::from_ref(value).cast(), size_of::<T>() as u32) }
-    }
+    /// Puts bytes at an offset, with no look at checksums; `false`, if there are not as many.
+    fn store<T: Copy>(&self, offset: u32, value: &T) -> bool;
 }
 
 /// A socket buffer.
@@ -187,14 +165,19 @@ impl Frame for Buffer {
     }
 
     #[inline(always)]
-    unsafe fn copy_out(&self, offset: u32, to: *mut c_void, len: u32) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to, len) == 0 }
+    fn load<T: Copy>(&self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        let (to, len) = (value.as_mut_ptr().cast(), size_of::<T>() as u32);
+        // SAFETY: room for exactly these bytes.
+        let done = unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to, len) == 0 };
+        // SAFETY: filled, and only plain bytes are loaded.
+        done.then(|| unsafe { value.assume_init() })
     }
 
     #[inline(always)]
-    unsafe fn copy_in(&self, offset: u32, from: *const c_void, len: u32) -> bool {
-        // SAFETY: the caller's promise.
+    fn store<T: Copy>(&self, offset: u32, value: &T) -> bool {
+        let (from, len) = (ptr::from_ref(value).cast(), size_of::<T>() as u32);
+        // SAFETY: a whole value.
         unsafe { bpf_skb_store_bytes(self.skb, offset, from, len, 0) == 0 }
     }
 
@@ -216,6 +199,21 @@ pub struct Received {
     pub context: XdpContext,
 }
 
+impl Received {
+    /// Bytes of the frame, which is in one piece for a program that has not said it takes others.
+    #[inline(always)]
+    fn bytes<T>(&self, offset: u32) -> Option<*mut T> {
+        // More than the verifier wants to hear of.
+        if offset > OFFSET_MAX {
+            return None;
+        }
+        // What the verifier learns from a comparison holds for the address that was compared, so it
+        // must not be computed anew.
+        let at = black_box(self.context.data() + offset as usize);
+        if at + size_of::<T>() > self.context.data_end() { None } else { Some(at as *mut T) }
+    }
+}
+
 impl Frame for Received {
     #[inline(always)]
     fn context(&self) -> *mut c_void {
@@ -230,13 +228,12 @@ impl Frame for Received {
     #[inline(always)]
     fn ethertype(&self) -> Option<u16> {
         // A tag in the frame is a type of its own, which nobody here serves.
-        self.load::<[u8; 2]>(12).map(u16::from_be_bytes)
+        self.load::<u16>(12).map(u16::from_be)
     }
 
     #[inline(always)]
     fn len(&self) -> u32 {
-        // SAFETY: the helper takes this hook's context.
-        unsafe { bpf_xdp_get_buff_len(self.context.ctx) as u32 }
+        (self.context.data_end() - self.context.data()) as u32
     }
 
     #[inline(always)]
@@ -245,15 +242,17 @@ impl Frame for Received {
     }
 
     #[inline(always)]
-    unsafe fn copy_out(&self, offset: u32, to: *mut c_void, len: u32) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { bpf_xdp_load_bytes(self.context.ctx, offset, to, len) == 0 }
+    fn load<T: Copy>(&self, offset: u32) -> Option<T> {
+        // SAFETY: within the frame, and only plain bytes are loaded. A machine that runs these
+        // programs loads from any address; told that it may be odd, the compiler would have them
+        // go byte by byte.
+        self.bytes::<T>(offset).map(|bytes| unsafe { bytes.read() })
     }
 
     #[inline(always)]
-    unsafe fn copy_in(&self, offset: u32, from: *const c_void, len: u32) -> bool {
-        // SAFETY: the caller's promise; the helper only reads.
-        unsafe { bpf_xdp_store_bytes(self.context.ctx, offset, from.cast_mut(), len) == 0 }
+    fn store<T: Copy>(&self, offset: u32, value: &T) -> bool {
+        // SAFETY: within the frame, and nothing else refers to it; as for loads.
+        self.bytes::<T>(offset).map(|bytes| copy(unsafe { &mut *bytes }, value)).is_some()
     }
 
     #[inline(always)]
@@ -263,14 +262,12 @@ impl Frame for Received {
 
     #[inline(always)]
     fn follow(&self, offset: u32, addresses: u32, bytes: u32, kind: ChecksumKind) -> bool {
-        let Some(old) = self.load::<[u8; 2]>(offset) else { return false };
-        if kind.udp && old == [0; 2] {
+        let Some(old) = self.load::<u16>(offset) else { return false };
+        if kind.udp && old == 0 {
             return true;
         }
-        let mut new = checksum::apply(old, checksum::join(addresses, bytes));
-        if kind.udp && new == [0; 2] {
-            new = [0xff; 2];
-        }
-        self.store(offset, &new)
+        let new = checksum::apply(old.to_ne_bytes(), checksum::join(addresses, bytes));
+        let new = u16::from_ne_bytes(new);
+        self.store(offset, &if kind.udp && new == 0 { u16::MAX } else { new })
     }
 }

@@ -74,7 +74,7 @@ fn send_on(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
     if time_to_live <= 1 {
         return Err(Refusal::NoRoute);
     }
-    route::look_up(buffer, packet, ends, 0, hop)?;
+    route::ask(buffer, packet, ends, 0, hop)?;
     if hop.is_too_narrow {
         return Err(Refusal::NoRoute);
     }

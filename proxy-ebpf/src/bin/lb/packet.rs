@@ -1,8 +1,12 @@
 //! What of a packet's headers decides where it goes.
 
-use podium_proxy_ebpf::{Protocol, Tuple, flow::flags};
+use podium_proxy_ebpf::{FlowKey, Hook, Protocol, Tuple, flow::flags};
 
-use crate::frame::{ETHERTYPE_V4, ETHERTYPE_V6, Frame, L3};
+use crate::{
+    frame::{ETHERTYPE_V4, ETHERTYPE_V6, Frame, L3},
+    scratch::put,
+    translate::ports_word,
+};
 
 /// Extension headers followed before a packet is left alone.
 const EXTENSIONS_MAX: u32 = 8;
@@ -36,7 +40,7 @@ impl Ipv4Header {
 }
 
 /// The fixed IPv6 header.
-#[repr(C, align(4))]
+#[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Ipv6Header {
     pub version_class: [u8; 4],
@@ -72,7 +76,7 @@ pub mod signals {
 }
 
 /// A packet of a protocol that Services have.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Packet {
     pub tuple: Tuple,
@@ -110,6 +114,29 @@ impl Packet {
 }
 
 impl Packet {
+    /// The addresses, in words that are read back as they are written.
+    #[inline(always)]
+    fn set_ends(&mut self, src: &[u8; 16], dst: &[u8; 16]) {
+        let ([a, b], [c, d]) = (halves(src), halves(dst));
+        put(&mut self.tuple, [a, b, c, d]);
+    }
+
+    /// Both ports, as the word they are in a transport header.
+    #[inline(always)]
+    fn set_ports(&mut self, word: u32) {
+        // SAFETY: the ports are the last four bytes of the tuple, whose words are aligned.
+        unsafe { (&raw mut self.tuple.src_port).cast::<u32>().write_volatile(word) };
+    }
+
+    /// Makes the key of its flow.
+    #[inline(always)]
+    pub fn key_into(&self, hook: Hook, key: &mut FlowKey) {
+        let ([a, b], [c, d]) = (halves(&self.tuple.src), halves(&self.tuple.dst));
+        let last = u32::from_ne_bytes([self.protocol, hook as u8, 0, 0]);
+        let ports = u64::from(ports_word(&self.tuple));
+        put(key, [a, b, c, d, ports | (u64::from(last) << 32)]);
+    }
+
     /// The bits of [`podium_proxy_ebpf::flow::flags`] of an entry after this packet.
     #[inline(always)]
     pub const fn bits_after(&self, mut bits: u32) -> u32 {
@@ -142,6 +169,13 @@ pub enum Kind {
     Transport,
     /// An ICMP error; `l4` is where it begins.
     Error,
+}
+
+/// An address in words of eight bytes.
+#[inline(always)]
+const fn halves(ip: &[u8; 16]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *ip;
+    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }
 
 /// The mapped form of an IPv4 address.
@@ -187,8 +221,7 @@ pub fn parse_inner<F: Frame>(frame: &F, at: u32, v6: bool, packet: &mut Packet) 
 #[inline(always)]
 fn read<F: Frame>(frame: &F, at: u32, v6: bool, packet: &mut Packet, inner: bool) -> Option<Kind> {
     packet.signals = 0;
-    packet.tuple.src_port = [0; 2];
-    packet.tuple.dst_port = [0; 2];
+    packet.set_ports(0);
     packet.v6 = v6;
     if v6 {
         read_v6(frame, at, packet)?
@@ -203,8 +236,8 @@ fn read_v4<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
     let header: Ipv4Header = frame.load(at)?;
     let fragment_bits = u16::from_be_bytes(header.fragment);
     let [id_high, id_low] = header.id;
-    packet.tuple.src = map_v4(header.src);
-    packet.tuple.dst = map_v4(header.dst);
+    let (src, dst) = (map_v4(header.src), map_v4(header.dst));
+    packet.set_ends(&src, &dst);
     packet.l4 = at + header.len()?;
     packet.bytes = u32::from(u16::from_be_bytes(header.total_len));
     packet.fragment_id = [0, 0, id_high, id_low];
@@ -219,8 +252,7 @@ fn read_v6<F: Frame>(frame: &F, at: u32, packet: &mut Packet) -> Option<()> {
     if header.version_class[0] >> 4 != 6 {
         return None;
     }
-    packet.tuple.src = header.src;
-    packet.tuple.dst = header.dst;
+    packet.set_ends(&header.src, &header.dst);
     packet.bytes = 40 + u32::from(u16::from_be_bytes(header.payload_len));
     packet.fragment = Fragment::Whole;
     packet.fragment_id = [0; 4];
@@ -284,9 +316,7 @@ fn read_transport<F: Frame>(frame: &F, packet: &mut Packet, inner: bool) -> Opti
     if packet.fragment == Fragment::Later {
         return Some(Kind::Transport);
     }
-    let [src_high, src_low, dst_high, dst_low]: [u8; 4] = frame.load(packet.l4)?;
-    packet.tuple.src_port = [src_high, src_low];
-    packet.tuple.dst_port = [dst_high, dst_low];
+    packet.set_ports(frame.load(packet.l4)?);
     if inner {
         // Eight bytes of the header are all there need be.
         return Some(Kind::Transport);

@@ -8,7 +8,7 @@ use crate::{
     maps::{CONFIG, SERVICES},
     packet::{Fragment, Packet},
     report, route,
-    scratch::Scratch,
+    scratch::{Scratch, copy},
     service::Refusal,
     translate::translate,
 };
@@ -63,9 +63,9 @@ pub fn egress(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal>
         report::account(flow.service_id, 0, 1, u64::from(packet.bytes));
     }
     if flow.flags & flags::PORT_REWRITTEN != 0 {
-        *ends = flow.to;
+        copy(ends, &raw const flow.to);
     } else {
-        *ends = packet.tuple;
+        copy(ends, &raw const packet.tuple);
         ends.src = flow.to.src;
         ends.src_port = flow.to.src_port;
     }
@@ -111,9 +111,9 @@ fn is_unallocated(ip: &[u8; 16]) -> bool {
 fn to_endpoint_only(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
     let Scratch { packet, flow, ends, .. } = scratch;
     if flow.flags & flags::PORT_REWRITTEN != 0 {
-        *ends = flow.to;
+        copy(ends, &raw const flow.to);
     } else {
-        *ends = packet.tuple;
+        copy(ends, &raw const packet.tuple);
         ends.dst = flow.to.dst;
         ends.dst_port = flow.to.dst_port;
     }
@@ -147,7 +147,7 @@ pub fn time_to_live<F: Frame>(frame: &F, packet: &Packet) -> Option<u8> {
 /// Changes both ends and sends the packet on.
 #[inline(always)]
 fn forward(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
-    let Scratch { packet, flow, hop, .. } = scratch;
+    let Scratch { packet, flow, hop, now_ns, .. } = scratch;
     let time_to_live = time_to_live(buffer, packet).ok_or(Refusal::Malformed)?;
     if time_to_live > 1 {
         let room = if flow.flags & flags::DIRECT_RETURN == 0 {
@@ -156,7 +156,7 @@ fn forward(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
             direct_return::room_for(packet)
         };
         let len = longest(buffer, packet).ok_or(Refusal::Malformed)? + room;
-        route::look_up(buffer, packet, &flow.to, len as u16, hop)?;
+        route::look_up(buffer, packet, &flow.to, len as u16, *now_ns, hop)?;
     }
     if time_to_live <= 1 || hop.is_too_narrow {
         flows::expect_detour(scratch)?;

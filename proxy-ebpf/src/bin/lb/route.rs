@@ -2,13 +2,19 @@
 
 use core::ptr;
 
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh};
-use podium_proxy_ebpf::Tuple;
+use aya_ebpf::{
+    helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh},
+    macros::map,
+    maps::PerCpuArray,
+};
+use podium_proxy_ebpf::{Tuple, checksum::words};
 
 use crate::{
     frame::{Buffer, Frame},
     packet::{Packet, map_v4, unmap_v4},
+    scratch::copy,
     service::{self, Refusal},
+    translate::ports_word,
 };
 
 const AF_INET: u8 = 2;
@@ -83,36 +89,120 @@ pub struct Hop {
     /// `struct bpf_redir_neigh`: the neighbour's address and its family.
     family: u32,
     next: [u8; 16],
-    /// Destination and source, where the neighbour is known.
-    pub macs: [[u8; 6]; 2],
+    /// The link addresses of destination and source, as a frame begins, where the neighbour is known.
+    pub link: [u32; 3],
     pub is_resolved: bool,
     /// The device takes no packet of this length; nothing else of this is filled in.
     pub is_too_narrow: bool,
 }
 
-/// Looks up the way of a packet with these ends. With a length the MTU of the route counts, with 0
-/// only that of the device.
-#[inline(never)]
+/// A way that was found, and what it was found for.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Found {
+    to: Tuple,
+    /// The device the packet came in through.
+    from_ifindex: u32,
+    at_ns: u64,
+    hop: Hop,
+    mtu: u16,
+    protocol: u8,
+}
+
+/// For each CPU the ways it found last, at a place that follows from the packet's ends: all packets
+/// of a flow have the same, while a look-up costs more than all else that is done for them.
+#[map]
+static FOUND_LATELY: PerCpuArray<Found> = PerCpuArray::with_max_entries(FOUND_LEN, 0);
+
+const FOUND_LEN: u32 = 256;
+
+/// How long the answers of routes and neighbours are good: less than it takes anyone to tell of a
+/// change of them.
+const GOOD_NS: u64 = 20_000_000;
+
+#[inline(always)]
+const fn place_of(to: &Tuple) -> u32 {
+    let [.., a, b, c, d] = to.src;
+    let [.., e, f, g, h] = to.dst;
+    let ends = u32::from_ne_bytes([a, b, c, d]) ^ u32::from_ne_bytes([e, f, g, h]).rotate_left(13);
+    let ports = ports_word(to);
+    // Odd multiplier (2^32 over the golden ratio): each bit reaches the highest ones.
+    (ends ^ ports.rotate_left(7)).wrapping_mul(0x9e37_79b1) >> (32 - FOUND_LEN.ilog2())
+}
+
+/// Looks up the way of a packet with these ends, of this length by the MTU of the route.
+#[inline(always)]
 pub fn look_up<F: Frame>(
     frame: &F,
     packet: &Packet,
     to: &Tuple,
     total_len: u16,
+    now_ns: u64,
     hop: &mut Hop,
 ) -> Result<(), Refusal> {
+    let Some(found) = FOUND_LATELY.get_ptr_mut(place_of(to)) else {
+        return Err(Refusal::NoRoute);
+    };
+    // SAFETY: of this CPU, on which no other program runs meanwhile.
+    let found = unsafe { &mut *found };
+    let is_good = now_ns.wrapping_sub(found.at_ns) < GOOD_NS
+        && found.from_ifindex == frame.ifindex()
+        && found.protocol == packet.protocol
+        && total_len != 0
+        && total_len <= found.mtu
+        && is_same(&found.to, to);
+    if is_good {
+        copy(hop, &raw const found.hop);
+        return Ok(());
+    }
+    let mtu = ask(frame, packet, to, total_len, hop)?;
+    if hop.is_resolved {
+        copy(&mut found.to, to);
+        found.from_ifindex = frame.ifindex();
+        found.at_ns = now_ns;
+        copy(&mut found.hop, hop);
+        found.mtu = mtu;
+        found.protocol = packet.protocol;
+    }
+    Ok(())
+}
+
+/// Asks the kernel; gives the MTU of the way. With a length the MTU of the route counts, with 0 only
+/// that of the device.
+#[inline(never)]
+pub fn ask<F: Frame>(
+    frame: &F,
+    packet: &Packet,
+    to: &Tuple,
+    total_len: u16,
+    hop: &mut Hop,
+) -> Result<u16, Refusal> {
     let mut lookup = Lookup::new(frame, packet, to);
     lookup.total_len = total_len;
     let answer = lookup.ask(frame, 0);
     hop.ifindex = lookup.ifindex;
     hop.family = lookup.family.into();
     hop.next = lookup.dst;
-    hop.macs = [lookup.dst_mac, lookup.src_mac];
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (lookup.dst_mac, lookup.src_mac);
+    let words = [[a, b, c, d], [e, f, g, h], [i, j, k, l]];
+    hop.link = words.map(u32::from_ne_bytes);
     hop.is_resolved = answer == FOUND;
     hop.is_too_narrow = answer == TOO_LONG;
     match answer {
-        FOUND | NO_NEIGHBOUR | TOO_LONG => Ok(()),
+        // The helper leaves the MTU where the length was.
+        FOUND | NO_NEIGHBOUR | TOO_LONG => Ok(lookup.total_len),
         _ => Err(Refusal::NoRoute),
     }
+}
+
+/// In words: a kernel program has no `memcmp`.
+#[inline(always)]
+const fn is_same(a: &Tuple, b: &Tuple) -> bool {
+    let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (words(&a.src), words(&b.src));
+    let ([a4, a5, a6, a7], [b4, b5, b6, b7]) = (words(&a.dst), words(&b.dst));
+    let src = (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2) | (a3 ^ b3);
+    let dst = (a4 ^ b4) | (a5 ^ b5) | (a6 ^ b6) | (a7 ^ b7);
+    src | dst | (ports_word(a) ^ ports_word(b)) == 0
 }
 
 /// Gives a buffer to a device and the neighbour there. By the kernel's own neighbour code, even

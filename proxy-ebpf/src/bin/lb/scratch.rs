@@ -1,5 +1,7 @@
 //! Memory of one run of a program that does not fit on its stack of 512 bytes.
 
+use core::ptr;
+
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use podium_proxy_ebpf::{Endpoint, FlowEntry, FlowKey, ServiceEntry, Tuple};
 
@@ -20,6 +22,8 @@ pub struct Scratch {
     pub ends: Tuple,
     pub inner_ends: Tuple,
     pub hop: Hop,
+    /// The moment, as of the last tick.
+    pub now_ns: u64,
     /// Another entry of the flow, while it is being made.
     pub other_key: FlowKey,
     pub other: FlowEntry,
@@ -36,6 +40,45 @@ pub struct Chosen {
     pub flags: u32,
     pub has_service: bool,
     pub has_endpoint: bool,
+}
+
+/// Copies a value word by word. Where the compiler cannot know that two places are different ones, it
+/// calls a function that copies byte by byte, which takes longer than finding a flow.
+#[inline(always)]
+pub fn copy<T: Copy>(to: &mut T, from: *const T) {
+    let to = ptr::from_mut(to);
+    match align_of::<T>() {
+        8 => copy_words::<u64, { LEN_MAX / 8 }>(to.cast(), from.cast(), size_of::<T>() / 8),
+        4 => copy_words::<u32, { LEN_MAX / 4 }>(to.cast(), from.cast(), size_of::<T>() / 4),
+        _ => copy_words::<T, 1>(to, from, 1),
+    }
+}
+
+/// Bytes of the longest value that is copied.
+const LEN_MAX: usize = 64;
+
+#[inline(always)]
+fn copy_words<W: Copy, const MAX: usize>(to: *mut W, from: *const W, words: usize) {
+    for index in 0..MAX {
+        if index < words {
+            // SAFETY: within the value that the caller has, or may read.
+            let word = unsafe { from.add(index).read_volatile() };
+            // SAFETY: as above.
+            unsafe { to.add(index).write_volatile(word) };
+        }
+    }
+}
+
+/// Writes a value as these words, each in one store: a processor waits when it reads back in one
+/// piece what it has just written in several.
+#[inline(always)]
+pub fn put<T, const N: usize>(to: &mut T, words: [u64; N]) {
+    const { assert!(N * 8 <= size_of::<T>()) };
+    let to = ptr::from_mut(to).cast::<u64>();
+    for (index, word) in words.into_iter().enumerate() {
+        // SAFETY: within the value, and every bit pattern is one of its.
+        unsafe { to.add(index).write_volatile(word) };
+    }
 }
 
 /// One for each CPU. The hooks run with softirqs off, so that none interrupts another there.

@@ -78,7 +78,7 @@ fn transport<F: Frame>(frame: &F, packet: &Packet, to: &Tuple) -> Option<()> {
         done(packet.fragment == Fragment::Whole)?;
         sctp(frame, packet, old, new)?;
     }
-    if old == new { Some(()) } else { done(frame.store(packet.l4, &new.to_ne_bytes())) }
+    if old == new { Some(()) } else { done(frame.store(packet.l4, &new)) }
 }
 
 /// SCTP's checksum covers no addresses, and the ports are its first four bytes.
@@ -120,5 +120,5 @@ fn network_v4<F: Frame>(frame: &F, to: &Tuple, hops: u8) -> Option<()> {
 fn network_v6<F: Frame>(frame: &F, to: &Tuple, hops: u8) -> Option<()> {
     let limit: u8 = frame.load(L3 + 7)?;
     done(frame.store(L3 + 7, &limit.wrapping_sub(hops)))?;
-    done(frame.store(L3 + 8, &[to.src, to.dst]))
+    done(frame.store(L3 + 8, &[words(&to.src), words(&to.dst)]))
 }

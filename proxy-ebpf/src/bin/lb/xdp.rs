@@ -43,7 +43,7 @@ fn send_on(frame: &Received, scratch: &mut Scratch) -> Result<bool, Refusal> {
     if !flows::known(scratch, Hook::Ingress) {
         return Ok(false);
     }
-    let Scratch { packet, flow: entry, hop, .. } = scratch;
+    let Scratch { packet, flow: entry, hop, now_ns, .. } = scratch;
     if entry.flags & flags::FORWARD == 0
         || entry.flags & flags::DIRECT_RETURN != 0 && direct_return::is_sent_with(packet)
     {
@@ -52,14 +52,14 @@ fn send_on(frame: &Received, scratch: &mut Scratch) -> Result<bool, Refusal> {
     if path::time_to_live(frame, packet).is_none_or(|left| left <= 1) {
         return Ok(false);
     }
-    if route::look_up(frame, packet, &entry.to, packet.bytes as u16, hop).is_err()
+    if route::look_up(frame, packet, &entry.to, packet.bytes as u16, *now_ns, hop).is_err()
         || !hop.is_resolved
         || hop.ifindex != frame.ifindex()
     {
         return Ok(false);
     }
     translate(frame, packet, &entry.to, 1)?;
-    if !frame.store(0, &hop.macs) {
+    if !frame.store(0, &hop.link) {
         return Err(Refusal::Malformed);
     }
     report::account(entry.service_id, 0, 1, u64::from(packet.bytes));
