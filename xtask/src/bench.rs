@@ -2,6 +2,7 @@
 //! has what they share: samples (`stats`), the same services for everybody (`workload`), the namespaces
 //! (`site`), tables and plots (`report`, `plot`).
 
+mod ingress;
 mod latency;
 mod plot;
 mod report;
@@ -10,6 +11,7 @@ mod stats;
 mod workload;
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -31,19 +33,26 @@ pub struct Choice {
     part: Option<String>,
     /// A smoke run.
     quick: bool,
+    /// Where programs are that were built before: nothing is built then.
+    bin_dir: Option<PathBuf>,
 }
 
 type Part = fn(&Bench, &mut Report) -> anyhow::Result<()>;
 
 /// In the order in which they run.
-const PARTS: [(&str, Part); 1] = [("latency", latency::measure)];
+const PARTS: [(&str, Part); 2] = [("latency", latency::measure), ("ingress", ingress::measure)];
 
 impl Choice {
     /// From the command line.
     pub fn parse(args: &[&str]) -> Result<Choice, String> {
-        let mut choice = Choice { part: None, quick: false };
-        for arg in args {
+        let mut choice = Choice { part: None, quick: false, bin_dir: None };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
             match *arg {
+                "--bin-dir" => {
+                    let folder = args.next().ok_or("--bin-dir wants a folder")?;
+                    choice.bin_dir = Some(PathBuf::from(folder));
+                }
                 "--quick" => choice.quick = true,
                 "all" => choice.part = None,
                 part if PARTS.iter().any(|(name, _)| *name == part) => {
@@ -51,7 +60,7 @@ impl Choice {
                 }
                 other => {
                     return Err(format!(
-                        "{other:?}: want {} or all, and --quick",
+                        "{other:?}: want {} or all, and --quick, --bin-dir DIR",
                         PARTS.map(|(name, _)| name).join(", ")
                     ));
                 }
@@ -74,13 +83,7 @@ struct Bench<'a> {
 
 /// Sets up, builds, measures, writes. Gives whether no promise was broken.
 pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
-    setup::run(project)?;
-    let binaries = if choice.quick {
-        crate::build::everything(project)?;
-        project.binaries()
-    } else {
-        crate::build::optimised(project)?
-    };
+    let binaries = prepare(project, choice)?;
     let started = Instant::now();
     let workdir = Workdir::create(&project.target_dir().join("bench-work"), PREFIX)?;
     let bench = Bench { project, workdir, binaries, quick: choice.quick };
@@ -101,6 +104,19 @@ pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
         eprintln!("missed: {what}");
     }
     Ok(broken.is_empty())
+}
+
+/// Builds what is measured, unless it is there.
+fn prepare(project: &Project, choice: &Choice) -> anyhow::Result<Binaries> {
+    if let Some(folder) = &choice.bin_dir {
+        return Ok(Binaries::at(folder));
+    }
+    setup::run(project)?;
+    if choice.quick {
+        crate::build::everything(project)?;
+        return Ok(project.binaries());
+    }
+    crate::build::optimised(project)
 }
 
 /// What the figures depend on.

@@ -2,6 +2,9 @@
 //! measured. Prints what it saw as one JSON object.
 
 mod client;
+mod http;
+mod poll;
+mod seen;
 mod server;
 
 use std::net::SocketAddr;
@@ -11,7 +14,10 @@ use std::time::Duration;
 const USAGE: &str = "\
 usage: loadgen serve --listen IP:PORT
        loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --count N [--warmup N]
-       loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --seconds N [--clients N]";
+       loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --seconds N [--clients N]
+       loadgen http-serve --listen IP:PORT
+       loadgen http --to IP:PORT [--tls] [--fresh] [--hosts N] [--paths N] [--bytes N]
+                    [--connections N] [--rate N] [--warmup-ms N] --time-ms N";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -30,10 +36,16 @@ fn main() -> ExitCode {
 fn run(args: &[String]) -> Result<String, String> {
     let (action, flags) = args.split_first().ok_or("an action is missing")?;
     let flags = Flags(flags);
-    if action == "serve" {
+    if let "serve" | "http-serve" = action.as_str() {
         let listen = flags.text("--listen").ok_or("--listen is missing")?;
         let listen = listen.parse().map_err(|_| format!("--listen: {listen:?} is no IP:PORT"))?;
-        return server::serve(listen).map_err(|error| format!("serving on {listen}: {error}"));
+        let serve = if action == "serve" { server::serve } else { http::serve::serve };
+        return serve(listen).map_err(|error| format!("serving on {listen}: {error}"));
+    }
+    if action == "http" {
+        let habit = flags.habit()?;
+        let seen = http::load(&habit).map_err(|error| format!("http: {error}"))?;
+        return Ok(seen.to_string());
     }
     let exchange = match action.as_str() {
         "tcp-fresh" => client::Exchange::TcpFresh,
@@ -75,5 +87,35 @@ impl Flags<'_> {
             Some(text) => text.parse().map_err(|_| format!("{flag}: {text:?} is no number")),
             None => Ok(default),
         }
+    }
+
+    fn small<T: TryFrom<u64>>(&self, flag: &str, default: u64) -> Result<T, String> {
+        T::try_from(self.number(flag, default)?).map_err(|_| format!("{flag} is too large"))
+    }
+
+    fn is_set(&self, flag: &str) -> bool {
+        self.0.iter().any(|arg| arg == flag)
+    }
+
+    fn habit(&self) -> Result<http::Habit, String> {
+        let to = self.text("--to").ok_or("--to is missing")?;
+        let rate = self.small("--rate", 0)?;
+        let time_ms = self.number("--time-ms", 0)?;
+        let connections = self.small("--connections", 32)?;
+        if !(1..=120_000).contains(&time_ms) || !(1..=4096).contains(&connections) {
+            return Err("want --time-ms up to 120000 and --connections up to 4096".into());
+        }
+        Ok(http::Habit {
+            to: to.parse().map_err(|_| format!("--to: {to:?} is no IP:PORT"))?,
+            tls: self.is_set("--tls"),
+            fresh: self.is_set("--fresh"),
+            hosts: self.small("--hosts", 1)?,
+            paths: self.small("--paths", 1)?,
+            bytes: self.small("--bytes", 1024)?,
+            connections,
+            rate: Some(rate).filter(|rate| *rate > 0),
+            warmup: Duration::from_millis(self.number("--warmup-ms", 0)?),
+            time: Duration::from_millis(time_ms),
+        })
     }
 }
