@@ -1,189 +1,223 @@
 //! Ingress controllers: what a request costs and how long it takes, through Podium, nginx and haproxy, with
-//! the same routes, forwarded headers and log. Contenders have one thread on the same processor and take
-//! turns within each round; the client and the endpoints have another processor.
+//! the same routes, forwarded headers and log; what a change takes, what fails meanwhile, what memory holds.
+//!
+//! Contenders have one thread each on the same processor and take turns within each round; the client and
+//! the endpoints have another processor. Sizes take turns too: all contenders of all sizes run at once, and
+//! the others are idle.
 
 mod asking;
+mod changes;
+mod churn;
+mod cluster;
 mod contender;
+mod cost;
 mod ground;
+mod load;
+mod memory;
+mod pace;
 mod routes;
 
-use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::bench::report::{Figure, Promise, Report};
-use crate::bench::stats::{Bar, ROUNDS_MIN, Rounds};
+use crate::bench::report::Report;
+use crate::bench::stats::ROUNDS_MIN;
 use crate::bench::{Bench, Progress};
 use crate::setup;
-use contender::{Contender, Kind};
+use changes::Pen;
+use cluster::Cluster;
+use contender::{Contender, Kind, Source};
+use cost::Course;
 use ground::Ground;
+use load::Case;
+use memory::Memory;
 use routes::Routes;
 
-/// Rounds that differ by more than this share of their median tell nothing near a bar.
-const SPREAD_MAX: f64 = 0.10;
+const HTTP_KEPT: Case = Case { tls: false, fresh: false, kib: 1 };
+const HTTP_FRESH: Case = Case { tls: false, fresh: true, kib: 1 };
+const HTTPS_KEPT: Case = Case { tls: true, fresh: false, kib: 1 };
+const HTTPS_FRESH: Case = Case { tls: true, fresh: true, kib: 1 };
 
-/// What is asked for over and over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Case {
-    tls: bool,
-    fresh: bool,
-    kib: u32,
+/// How much is measured.
+struct Scale {
+    kinds: &'static [Kind],
+    courses: Vec<Course>,
+    paced: Vec<Course>,
+    percents: &'static [u32],
+    rounds: usize,
+    cost_ms: u32,
+    pace_ms: u32,
+    churn_ms: u32,
+    /// Routes with a service each.
+    apart: u32,
+    /// Changes that are timed.
+    changes: u32,
+    /// Processor time of a request, most routes ÷ fewest.
+    flat_max: f64,
 }
 
-impl Case {
-    fn name(self) -> String {
-        let scheme = if self.tls { "HTTPS" } else { "HTTP" };
-        let connection = if self.fresh { "fresh" } else { "kept" };
-        format!("{scheme}, {connection} connections, {} KiB", self.kib)
+impl Scale {
+    fn new(quick: bool) -> Scale {
+        let course = |case: Case, routes: u32| Course { case, routes };
+        if quick {
+            return Scale {
+                kinds: &[Kind::Podium, Kind::Nginx],
+                courses: vec![
+                    course(HTTP_KEPT, 1),
+                    course(HTTP_KEPT, 1_000),
+                    course(HTTPS_FRESH, 1),
+                ],
+                paced: vec![course(HTTP_KEPT, 1)],
+                percents: &[20, 50],
+                rounds: ROUNDS_MIN,
+                cost_ms: 200,
+                pace_ms: 150,
+                churn_ms: 500,
+                apart: 500,
+                changes: 6,
+                // What is not optimised has other costs.
+                flat_max: 1.4,
+            };
+        }
+        let hundred = |case: Case| Case { kib: 100, ..case };
+        Scale {
+            kinds: &Kind::ALL,
+            courses: vec![
+                course(HTTP_KEPT, 1),
+                course(HTTP_KEPT, 1_000),
+                course(HTTP_KEPT, 10_000),
+                course(hundred(HTTP_KEPT), 1),
+                course(HTTP_FRESH, 1),
+                course(HTTP_FRESH, 10_000),
+                course(HTTPS_KEPT, 1),
+                course(HTTPS_KEPT, 10_000),
+                course(hundred(HTTPS_KEPT), 1),
+                course(HTTPS_FRESH, 1),
+                course(HTTPS_FRESH, 10_000),
+            ],
+            paced: vec![
+                course(HTTP_KEPT, 1),
+                course(HTTP_KEPT, 10_000),
+                course(HTTPS_KEPT, 1),
+                course(HTTP_FRESH, 1),
+            ],
+            percents: &[25, 50, 70],
+            rounds: ROUNDS_MIN,
+            cost_ms: 1_200,
+            pace_ms: 1_500,
+            churn_ms: 4_000,
+            apart: 5_000,
+            changes: 20,
+            flat_max: 1.1,
+        }
     }
-}
-
-/// What one contender did in one case with so many routes.
-struct Measured {
-    kind: Kind,
-    case: Case,
-    routes: u32,
-    cpu_us: Rounds,
-    rate: Rounds,
-    /// Share of the contender's processor that it used.
-    busy: Rounds,
-    /// Share of their processor that client and endpoints used.
-    p50_ns: Rounds,
-    p99_ns: Rounds,
 }
 
 /// Measures, and adds what it found to the report.
 pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     setup::peers()?;
     contender::check_room(&bench.workdir)?;
-    let ground = Ground::create(bench)?;
-    let kinds = [Kind::Podium, Kind::Nginx, Kind::NginxByLine, Kind::Haproxy];
-    let case = Case { tls: false, fresh: false, kib: 1 };
-    let rounds = 7;
-    let mut progress = Progress::new("ingress", rounds * kinds.len());
-    let measured = throughput(bench, &ground, &kinds, Routes::new(1), case, rounds, &mut progress)?;
-    summarise(&measured, report);
+    let scale = &Scale::new(bench.quick);
+    let ground = &Ground::create(bench)?;
+    requests(bench, ground, scale, report)?;
+    changes_of_few(bench, ground, scale, report)?;
+    many_apart(bench, ground, scale, report)
+}
+
+/// Requests: their cost, and how long they take.
+fn requests(
+    bench: &Bench,
+    ground: &Ground,
+    scale: &Scale,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut sizes: Vec<u32> = scale.courses.iter().map(|course| course.routes).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let mut contenders = Vec::new();
+    for size in sizes {
+        // How nginx writes its log does not depend on routes: one figure tells.
+        let kinds = scale.kinds.iter().filter(|kind| size == 1 || **kind != Kind::NginxByLine);
+        for kind in kinds {
+            let routes = Routes::new(size);
+            contenders.push(Contender::start(bench, ground, *kind, routes, Source::Folder)?);
+        }
+    }
+    let costs =
+        cost::measure(bench, ground, &mut contenders, &scale.courses, scale.rounds, scale.cost_ms)?;
+    cost::summarise(&costs, scale.flat_max, report);
+    let plan = pace::Plan {
+        courses: scale.paced.clone(),
+        percents: scale.percents.to_vec(),
+        rounds: scale.rounds,
+        time_ms: scale.pace_ms,
+    };
+    pace::measure(bench, ground, &mut contenders, &costs, &plan, report)
+}
+
+/// Changes of a folder, and of an API under load.
+fn changes_of_few(
+    bench: &Bench,
+    ground: &Ground,
+    scale: &Scale,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let routes = Routes::new(100);
+    let mut progress = Progress::new("ingress, changes", 3);
+    {
+        let watched = Contender::start(bench, ground, Kind::Podium, routes, Source::Folder)?;
+        let pen = Pen::Folder(watched.folder());
+        changes::measure(ground, &watched, pen, scale.changes, report)?;
+        progress.step();
+    }
+    let cluster = &start_cluster(ground, routes, 1)?;
+    let podium = Contender::start(bench, ground, Kind::Podium, routes, Source::Cluster(cluster))?;
+    changes::measure(ground, &podium, Pen::Cluster(cluster), scale.changes, report)?;
+    progress.step();
+    churn::measure(bench, ground, &podium, cluster, scale.churn_ms, report)?;
+    progress.step();
     Ok(())
 }
 
-fn throughput(
+/// Memory with many routes that share nothing, and changes among them.
+fn many_apart(
     bench: &Bench,
     ground: &Ground,
-    kinds: &[Kind],
-    routes: Routes,
-    case: Case,
-    rounds: usize,
-    progress: &mut Progress,
-) -> anyhow::Result<Vec<Measured>> {
-    let mut contenders = Vec::new();
-    for kind in kinds {
-        contenders.push(Contender::start(bench, ground, *kind, routes)?);
-    }
-    let mut measured: Vec<Measured> = kinds
-        .iter()
-        .map(|kind| Measured {
-            kind: *kind,
-            case,
-            routes: routes.count(),
-            cpu_us: Rounds::default(),
-            rate: Rounds::default(),
-            busy: Rounds::default(),
-            p50_ns: Rounds::default(),
-            p99_ns: Rounds::default(),
-        })
-        .collect();
-    for contender in &mut contenders {
-        run(bench, ground, contender, routes, case, 300, None)?;
-    }
-    for _ in 0..rounds {
-        for (contender, measured) in contenders.iter_mut().zip(&mut measured) {
-            let time_ms = if bench.quick { 300 } else { 2000 };
-            let (seen, cpu_us) = run(bench, ground, contender, routes, case, time_ms, None)?;
-            let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-            measured.cpu_us.push(cpu_us / number(&seen["asked"]));
-            measured.rate.push(number(&seen["count"]) / number(&seen["seconds"]));
-            measured.busy.push(cpu_us / number(&seen["allSeconds"]) / 1e6);
-            measured.p50_ns.push(number(&seen["ns"]["p50"]));
-            measured.p99_ns.push(number(&seen["ns"]["p99"]));
+    scale: &Scale,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let routes = Routes::apart(scale.apart);
+    let kinds = || scale.kinds.iter().filter(|kind| **kind != Kind::NginxByLine);
+    let peers = kinds().count() - 1;
+    let mut progress = Progress::new("ingress, many routes", scale.rounds + peers);
+    let cluster = &start_cluster(ground, routes, 2)?;
+    let time_ms = scale.cost_ms;
+    for &kind in kinds() {
+        let mut memory = Memory::default();
+        // Only one of them promised something.
+        let rounds = if kind == Kind::Podium { scale.rounds } else { 1 };
+        for round in 0..rounds {
+            let source = Source::Cluster(cluster);
+            let mut one = Contender::start(bench, ground, kind, routes, source)?;
+            memory.take(bench, ground, &mut one, time_ms)?;
             progress.step();
+            if round + 1 < rounds {
+                continue;
+            }
+            match kind {
+                Kind::Podium => {
+                    let pen = Pen::Cluster(cluster);
+                    changes::measure(ground, &one, pen, scale.changes, report)?;
+                }
+                Kind::Nginx => changes::measure_reload(ground, &one, 5, report)?,
+                Kind::NginxByLine | Kind::Haproxy => {}
+            }
         }
+        memory.summarise(kind, scale.apart, !bench.quick, report);
     }
-    Ok(measured)
+    Ok(())
 }
 
-/// Runs the load generator on a contender; gives what it saw and the contender's microseconds.
-fn run(
-    bench: &Bench,
-    ground: &Ground,
-    contender: &mut Contender,
-    routes: Routes,
-    case: Case,
-    time_ms: u32,
-    rate: Option<u32>,
-) -> anyhow::Result<(Value, f64)> {
-    let to = if case.tls { contender.https() } else { contender.http() };
-    let bytes = case.kib * 1024;
-    let mut args: Vec<String> = format!(
-        "--to {to} --hosts {} --paths {} --bytes {bytes} --connections 32 --warmup-ms {} --time-ms {time_ms}",
-        routes.hosts, routes.paths, time_ms / 10
-    )
-    .split(' ')
-    .map(str::to_owned)
-    .collect();
-    args.extend(rate.map(|rate| ["--rate".to_owned(), rate.to_string()]).into_iter().flatten());
-    args.extend(case.tls.then(|| "--tls".to_owned()));
-    args.extend(case.fresh.then(|| "--fresh".to_owned()));
-    let before = contender.cpu_us()?;
-    let seen = ground.generate(bench, &args)?;
-    let used = contender.cpu_us()? - before;
-    contender.check_log(seen["asked"].as_u64().unwrap_or(u64::MAX))?;
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of a run fit a double exactly")]
-    Ok((seen, used as f64))
-}
-
-fn summarise(measured: &[Measured], report: &mut Report) {
-    for one in measured {
-        let nginx = measured.iter().find(|other| {
-            other.kind == Kind::Nginx && other.case == one.case && other.routes == one.routes
-        });
-        let Some(nginx) = nginx else { continue };
-        report.figure(Figure {
-            part: "ingress",
-            what: format!("CPU a request: {}, {} routes", one.case.name(), one.routes),
-            contender: one.kind.name().to_owned(),
-            unit: "µs",
-            value: one.cpu_us.clone(),
-            ratio: Some(("nginx", one.cpu_us.over(&nginx.cpu_us))),
-            more: json!({
-                "requestsPerSecond": one.rate.to_json(),
-                "busy": one.busy.to_json(),
-                "p50": one.p50_ns.to_json(),
-                "p99": one.p99_ns.to_json(),
-            }),
-        });
-        if one.kind == Kind::Podium {
-            report.promise(Promise {
-                what: format!(
-                    "CPU a request, podium ÷ nginx: {}, {} routes",
-                    one.case.name(),
-                    one.routes
-                ),
-                unit: "×",
-                found: one.cpu_us.over(&nginx.cpu_us),
-                bar: Bar::AtMost(1.0),
-                spread_max: SPREAD_MAX,
-                steady: false,
-            });
-        }
-    }
-    for one in measured {
-        report.figure(Figure {
-            part: "ingress",
-            what: format!("most requests a second: {}, {} routes", one.case.name(), one.routes),
-            contender: one.kind.name().to_owned(),
-            unit: "/s",
-            value: one.rate.clone(),
-            ratio: None,
-            more: json!({ "busy": one.busy.to_json() }),
-        });
-    }
-    debug_assert!(measured.iter().all(|one| one.cpu_us.len() >= ROUNDS_MIN));
+fn start_cluster(ground: &Ground, routes: Routes, number: u8) -> anyhow::Result<Cluster> {
+    let address = SocketAddr::new(Ipv4Addr::new(127, 8, 0, number).into(), 8001);
+    Cluster::start(&ground.netns, address, routes.objects(&ground.secret))
 }

@@ -10,6 +10,12 @@ pub const ROUNDS_MIN: usize = 5;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rounds(Vec<f64>);
 
+impl From<Vec<f64>> for Rounds {
+    fn from(figures: Vec<f64>) -> Rounds {
+        Rounds(figures)
+    }
+}
+
 impl Rounds {
     /// Adds the figure of the next round.
     pub fn push(&mut self, figure: f64) {
@@ -32,6 +38,11 @@ impl Rounds {
             odd if odd % 2 == 1 => sorted[middle],
             _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
         }
+    }
+
+    /// Of all rounds together.
+    pub fn sum(&self) -> f64 {
+        self.0.iter().sum()
     }
 
     /// The least.

@@ -4,16 +4,19 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use podium_tests::cgroup::Cgroup;
-use podium_tests::process::{Launch, Process};
+use podium_tests::process::Process;
 use podium_tests::wait::wait_until;
 use podium_tests::workdir::Workdir;
+use serde_json::json;
 
 use crate::bench::Bench;
 use crate::bench::ingress::asking::Asker;
+use crate::bench::ingress::cluster::Cluster;
 use crate::bench::ingress::ground::Ground;
 use crate::bench::ingress::routes::{Place, Routes};
 
@@ -33,6 +36,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// In the order in which they take turns.
+    pub const ALL: [Kind; 4] = [Kind::Podium, Kind::Nginx, Kind::NginxByLine, Kind::Haproxy];
+
     /// For tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -43,6 +49,7 @@ impl Kind {
         }
     }
 
+    /// For names of files.
     fn role(self) -> &'static str {
         match self {
             Kind::Podium => "podium",
@@ -51,16 +58,24 @@ impl Kind {
             Kind::Haproxy => "haproxy",
         }
     }
+}
 
-    fn address(self) -> Ipv4Addr {
-        Ipv4Addr::new(127, 16, 0, 1 + self as u8)
-    }
+/// Where Podium's objects come from.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// A folder, as files.
+    Folder,
+    /// An API.
+    Cluster(&'a Cluster),
 }
 
 /// One that runs.
 pub struct Contender {
     /// Which.
     pub kind: Kind,
+    /// What it serves.
+    pub routes: Routes,
+    address: Ipv4Addr,
     process: Process,
     cgroup: Cgroup,
     folder: PathBuf,
@@ -74,8 +89,12 @@ impl Contender {
         ground: &Ground,
         kind: Kind,
         routes: Routes,
+        source: Source<'_>,
     ) -> anyhow::Result<Contender> {
-        let role = kind.role();
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 16, 0, 0)) + number);
+        let role = &*format!("{}-{}-{number}", kind.role(), routes.count());
         let folder = bench.workdir.path().join(role);
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
@@ -83,8 +102,8 @@ impl Contender {
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let cgroup = Cgroup::create(&bench.workdir, role)?;
         let certificate = &ground.certificate;
-        let place = Place { address: kind.address(), folder: &folder, certificate };
-        let (program, args) = prepare(bench, ground, kind, place, routes)?;
+        let place = Place { address, folder: &folder, certificate };
+        let (program, args) = prepare(bench, ground, kind, place, routes, source)?;
         let launch = ground.pinned(role, &program, ground.contender_cpu).args(args);
         let process = launch.inside(Some(ground.netns.name()), Some(&cgroup))?;
         let process = process.spawn(&bench.workdir)?;
@@ -92,12 +111,13 @@ impl Contender {
             Kind::Nginx | Kind::NginxByLine => folder.join("access.log"),
             Kind::Podium | Kind::Haproxy => bench.workdir.log(role),
         };
-        let mut contender = Contender { kind, process, cgroup, folder, log };
-        contender.wait_ready(ground, routes)?;
+        let mut contender = Contender { kind, routes, address, process, cgroup, folder, log };
+        contender.wait_ready(ground)?;
         Ok(contender)
     }
 
-    fn wait_ready(&mut self, ground: &Ground, routes: Routes) -> anyhow::Result<()> {
+    fn wait_ready(&mut self, ground: &Ground) -> anyhow::Result<()> {
+        let routes = self.routes;
         let last = routes.hosts - 1;
         let host = format!("h{last}.bench.example");
         let what = format!("{} serves {} routes", self.kind.name(), routes.count());
@@ -119,17 +139,17 @@ impl Contender {
 
     /// Where it serves HTTP.
     pub fn http(&self) -> SocketAddr {
-        SocketAddr::new(self.kind.address().into(), 80)
+        SocketAddr::new(self.address.into(), 80)
     }
 
     /// Where it serves HTTPS.
     pub fn https(&self) -> SocketAddr {
-        SocketAddr::new(self.kind.address().into(), 443)
+        SocketAddr::new(self.address.into(), 443)
     }
 
     /// Of `podium-ingress`: where its metrics are.
     pub fn status(&self) -> SocketAddr {
-        SocketAddr::new(self.kind.address().into(), 10254)
+        SocketAddr::new(self.address.into(), 10254)
     }
 
     /// Its folder; of `podium-ingress` the one of its manifests.
@@ -145,24 +165,32 @@ impl Contender {
         used.with_context(|| format!("no usage_usec in {}", path.display()))
     }
 
-    /// Memory of all its processes, each page counted once, in bytes.
-    pub fn memory_bytes(&self) -> anyhow::Result<u64> {
+    /// Memory of all its processes in bytes, by a field of `smaps_rollup`.
+    pub fn memory_bytes(&self, field: &str) -> anyhow::Result<u64> {
         let path = self.cgroup.dir().join("cgroup.procs");
         let pids = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let mut bytes = 0;
         for pid in pids.lines() {
             let path = format!("/proc/{pid}/smaps_rollup");
             let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-            let pss = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-            let kib = pss.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-            bytes += kib.with_context(|| format!("no Pss in {path}"))? * 1024;
+            let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+            let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+            bytes += kib.with_context(|| format!("no {field} in {path}"))? * 1024;
         }
         Ok(bytes)
+    }
+
+    /// Sends its first process a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
+        let sent = nix::sys::signal::kill(self.process.pid(), signal);
+        sent.with_context(|| format!("signal {}", self.kind.name()))
     }
 
     /// Fails unless it still runs and has logged this many requests since the last call.
     pub fn check_log(&mut self, requests: u64) -> anyhow::Result<()> {
         self.process.check_alive()?;
+        // Lines are collected for a moment.
+        std::thread::sleep(Duration::from_millis(20));
         let what = format!("{} has logged {requests} requests", self.kind.name());
         let log = &self.log;
         wait_until(&what, Duration::from_secs(5), || {
@@ -184,6 +212,7 @@ fn prepare(
     kind: Kind,
     place: Place<'_>,
     routes: Routes,
+    source: Source<'_>,
 ) -> anyhow::Result<(PathBuf, Vec<String>)> {
     let write = |name: &str, text: &str| -> anyhow::Result<String> {
         let path = place.folder.join(name);
@@ -193,14 +222,22 @@ fn prepare(
     let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
     match kind {
         Kind::Podium => {
-            let (certificate, key) = (&ground.certificate_base64, &ground.key_base64);
-            write("routes.yaml", &routes.manifests(certificate, key))?;
-            let folder = place.folder.display().to_string();
+            let (flag, value) = match source {
+                Source::Folder => {
+                    let objects = routes.objects(&ground.secret);
+                    let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+                    write("routes.json", &list.to_string())?;
+                    ("--manifests", place.folder.display().to_string())
+                }
+                Source::Cluster(cluster) => {
+                    ("--kubeconfig", write("kubeconfig", &cluster.kubeconfig())?)
+                }
+            };
             let at = |port: u16| format!("{}:{port}", place.address);
             let args = [
                 "run",
-                "--manifests",
-                &folder,
+                flag,
+                &value,
                 "--http-bind-address",
                 &at(80),
                 "--https-bind-address",

@@ -8,10 +8,10 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use podium_tests::netns::Netns;
 use podium_tests::process::{Launch, Process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bench::Bench;
-use crate::bench::ingress::routes::ENDPOINT_PORT;
+use crate::bench::ingress::routes::{ENDPOINT_PORT, NAMESPACE};
 use crate::build;
 
 /// The ground.
@@ -22,11 +22,10 @@ pub struct Ground {
     pub contender_cpu: usize,
     /// Certificate and key, as PEM in one file.
     pub certificate: PathBuf,
-    /// The certificate for a Secret.
-    pub certificate_base64: String,
-    /// Its key, likewise.
-    pub key_base64: String,
-    client_cpu: usize,
+    /// The same as a Secret.
+    pub secret: Value,
+    /// The processor of clients.
+    pub client_cpu: usize,
     _server: Process,
 }
 
@@ -43,7 +42,7 @@ impl Ground {
             .context("set up the network namespace")?;
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let cpu = |wanted: usize| wanted.min(cpus - 1);
-        let (certificate, certificate_base64, key_base64) = certify(bench.workdir.path())?;
+        let (certificate, secret) = certify(bench.workdir.path())?;
         let server = pinned("endpoints", &bench.binaries.find("loadgen")?, cpu(2))
             .args(["http-serve", "--listen", &format!("0.0.0.0:{ENDPOINT_PORT}")])
             .inside(Some(netns.name()), None)?
@@ -52,8 +51,7 @@ impl Ground {
             netns,
             contender_cpu: cpu(0),
             certificate,
-            certificate_base64,
-            key_base64,
+            secret,
             client_cpu: cpu(1),
             _server: server,
         })
@@ -73,30 +71,47 @@ impl Ground {
 
     /// Runs the load generator; gives what it saw.
     pub fn generate(&self, bench: &Bench, args: &[String]) -> anyhow::Result<Value> {
-        seen(&self.client(bench, args)?.output()?, args)
+        let text = self.client(bench, args)?.output()?;
+        let seen: Value = serde_json::from_str(&text).context("read what the client saw")?;
+        Self::check(&seen, args)?;
+        Ok(seen)
     }
-}
 
-/// What the load generator printed; an error if a request failed.
-pub fn seen(text: &str, args: &[String]) -> anyhow::Result<Value> {
-    let seen: Value = serde_json::from_str(text).context("read what the client saw")?;
-    ensure!(
-        seen["failed"] == 0,
-        "{}: {} of {} requests failed, the last one: {}",
-        args.join(" "),
-        seen["failed"],
-        seen["asked"],
-        seen["lastFailure"]
-    );
-    Ok(seen)
+    /// Runs work on a thread in the namespace, on the clients' processor.
+    pub fn on_client<T: Send>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
+        let cpu = self.client_cpu;
+        self.netns.run(|| {
+            let mut cpus = nix::sched::CpuSet::new();
+            cpus.set(cpu).context("choose a processor")?;
+            // Zero is the calling thread.
+            nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus)
+                .context("keep to a processor")?;
+            work()
+        })?
+    }
+
+    fn check(seen: &Value, args: &[String]) -> anyhow::Result<()> {
+        ensure!(
+            seen["failed"] == 0,
+            "{}: {} of {} requests failed, the last one: {}",
+            args.join(" "),
+            seen["failed"],
+            seen["asked"],
+            seen["lastFailure"]
+        );
+        Ok(())
+    }
 }
 
 fn pinned(name: &str, program: &Path, cpu: usize) -> Launch {
     Launch::new(name, "taskset".as_ref()).args(["-c", &cpu.to_string()]).args([program])
 }
 
-/// A certificate for all hosts; gives the file, certificate and key for a Secret.
-fn certify(folder: &Path) -> anyhow::Result<(PathBuf, String, String)> {
+/// A certificate for all hosts, as a file and as a Secret.
+fn certify(folder: &Path) -> anyhow::Result<(PathBuf, Value)> {
     let [certificate, key, both] = ["tls.crt", "tls.key", "tls.pem"].map(|name| folder.join(name));
     let mut openssl = Command::new("openssl");
     openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
@@ -110,5 +125,10 @@ fn certify(folder: &Path) -> anyhow::Result<(PathBuf, String, String)> {
         .with_context(|| format!("write {}", both.display()))?;
     let base64 =
         |path: &Path| build::output(Command::new("base64").args(["--wrap", "0"]).arg(path));
-    Ok((both, base64(&certificate)?, base64(&key)?))
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": { "name": "tls", "namespace": NAMESPACE, "uid": "secret-tls" },
+        "data": { "tls.crt": base64(&certificate)?, "tls.key": base64(&key)? },
+    });
+    Ok((both, secret))
 }

@@ -9,10 +9,12 @@ use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 /// Port of every endpoint.
 pub const ENDPOINT_PORT: u16 = 8080;
-/// Endpoints of a service.
-const ENDPOINTS: u32 = 4;
+/// Of every object.
+pub const NAMESPACE: &str = "bench";
 /// Idle connections that are kept to the endpoints of a service.
 const KEEPALIVE: u32 = 320;
 
@@ -25,6 +27,8 @@ pub struct Routes {
     pub paths: u32,
     /// Services, to which routes lead in turn.
     pub services: u32,
+    /// Endpoints of each service.
+    pub endpoints_each: u32,
 }
 
 /// Where a contender listens, and where its files are.
@@ -42,12 +46,17 @@ impl Routes {
     /// So many routes, ten of each host where there are many; up to ten services.
     pub fn new(count: u32) -> Routes {
         let paths = count.clamp(1, 10);
-        Routes { hosts: count.div_ceil(paths), paths, services: count.clamp(1, 10) }
+        Routes {
+            hosts: count.div_ceil(paths),
+            paths,
+            services: count.clamp(1, 10),
+            endpoints_each: 4,
+        }
     }
 
     /// So many routes, each of a host and a service of its own.
     pub fn apart(count: u32) -> Routes {
-        Routes { hosts: count, paths: 1, services: count }
+        Routes { hosts: count, paths: 1, services: count, endpoints_each: 2 }
     }
 
     /// How many there are.
@@ -55,43 +64,40 @@ impl Routes {
         self.hosts * self.paths
     }
 
+    /// Endpoints of a service, every one with an address of its own.
+    pub fn endpoints(self, service: u32) -> Vec<Ipv4Addr> {
+        let first = u32::from(Ipv4Addr::new(127, 32, 0, 0)) + service * self.endpoints_each;
+        (first..first + self.endpoints_each).map(Ipv4Addr::from).collect()
+    }
+
     fn service(self, host: u32, path: u32) -> u32 {
         (host * self.paths + path) % self.services
     }
 
-    /// Ingresses, Services and EndpointSlices as a stream of YAML documents. `certificate` and `key` are
-    /// PEM in base64, for all hosts.
-    pub fn manifests(self, certificate: &str, key: &str) -> String {
-        let mut text = format!(
-            "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: podium}}\n\
-             spec: {{controller: podium.dev/ingress}}\n---\napiVersion: v1\nkind: Secret\n\
-             metadata: {{name: tls, namespace: bench}}\ntype: kubernetes.io/tls\n\
-             data: {{tls.crt: {certificate}, tls.key: {key}}}\n"
-        );
+    /// Everything that Podium reads.
+    pub fn objects(self, secret: &Value) -> Vec<Value> {
+        let mut objects = vec![
+            json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+                "metadata": { "name": "podium" },
+                "spec": { "controller": "podium.dev/ingress" },
+            }),
+            secret.clone(),
+        ];
         for service in 0..self.services {
-            text.push_str("---\n");
-            text.push_str(&service_manifests(&format!("s{service}"), &endpoints(service)));
+            let name = format!("s{service}");
+            objects.push(service_object(&name));
+            objects.push(slice_object(&name, &self.endpoints(service)));
         }
-        for host in 0..self.hosts {
-            let name = format!("h{host}.bench.example");
-            // What is asked without TLS is answered without.
-            let _ = write!(
-                text,
-                "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: h{host}\n  \
-                 namespace: bench\n  annotations: {{nginx.ingress.kubernetes.io/ssl-redirect: \"false\"}}\n\
-                 spec:\n  ingressClassName: podium\n  tls: [{{hosts: [{name}], secretName: tls}}]\n  \
-                 rules:\n  - host: {name}\n    http:\n      paths:\n"
-            );
-            for path in 0..self.paths {
-                let service = self.service(host, path);
-                let _ = writeln!(
-                    text,
-                    "      - {{path: /p{path}, pathType: Prefix, backend: {{service: {{name: s{service}, \
-                     port: {{number: 80}}}}}}}}"
-                );
-            }
-        }
-        text
+        objects.extend((0..self.hosts).map(|host| self.ingress(host, 0)));
+        objects
+    }
+
+    /// The Ingress of a host; its paths lead to the services that are `shift` further on.
+    pub fn ingress(self, host: u32, shift: u32) -> Value {
+        let services = (0..self.paths).map(|path| self.service(host, path) + shift);
+        let services = services.map(|service| format!("s{}", service % self.services));
+        ingress_object(&format!("h{host}"), services)
     }
 
     /// For nginx. `log` is what `access_log` takes besides the format.
@@ -149,7 +155,7 @@ proxy_set_header Proxy "";
         for service in 0..self.services {
             let _ = write!(text, "upstream s{service} {{ keepalive {KEEPALIVE};");
             text.push_str(" keepalive_requests 10000;");
-            for endpoint in endpoints(service) {
+            for endpoint in self.endpoints(service) {
                 let _ = write!(text, " server {endpoint}:{ENDPOINT_PORT};");
             }
             text.push_str(" }\n");
@@ -218,7 +224,7 @@ backend none
         );
         for service in 0..self.services {
             let _ = writeln!(text, "backend s{service}\n  balance roundrobin");
-            for (number, endpoint) in endpoints(service).iter().enumerate() {
+            for (number, endpoint) in self.endpoints(service).iter().enumerate() {
                 let _ = writeln!(text, "  server e{number} {endpoint}:{ENDPOINT_PORT}");
             }
         }
@@ -233,26 +239,63 @@ backend none
     }
 }
 
-/// A Service with one EndpointSlice.
-pub fn service_manifests(name: &str, endpoints: &[Ipv4Addr]) -> String {
-    let endpoints: Vec<String> = endpoints
-        .iter()
-        .map(|address| format!("{{addresses: [{address}], conditions: {{ready: true}}}}"))
+/// An Ingress of the host of the same name whose paths lead to these services.
+pub fn ingress_object(name: &str, services: impl Iterator<Item = String>) -> Value {
+    let host = format!("{name}.bench.example");
+    let paths: Vec<Value> = services
+        .enumerate()
+        .map(|(path, service)| {
+            let backend = json!({ "service": { "name": service, "port": { "number": 80 } } });
+            json!({ "path": format!("/p{path}"), "pathType": "Prefix", "backend": backend })
+        })
         .collect();
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: bench}}\n\
-         spec: {{ports: [{{port: 80, targetPort: {ENDPOINT_PORT}}}]}}\n---\n\
-         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}-1\n  \
-         namespace: bench\n  labels: {{kubernetes.io/service-name: {name}}}\naddressType: IPv4\n\
-         ports: [{{port: {ENDPOINT_PORT}}}]\nendpoints: [{}]\n",
-        endpoints.join(", ")
-    )
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {
+            "name": name, "namespace": NAMESPACE, "uid": format!("ingress-{name}"),
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            // What is asked without TLS is answered without.
+            "annotations": { "nginx.ingress.kubernetes.io/ssl-redirect": "false" },
+        },
+        "spec": {
+            "ingressClassName": "podium",
+            "tls": [{ "hosts": [host], "secretName": "tls" }],
+            "rules": [{ "host": host, "http": { "paths": paths } }],
+        },
+    })
 }
 
-/// Endpoints of a service, every one with an address of its own.
-pub fn endpoints(service: u32) -> Vec<Ipv4Addr> {
-    let first = u32::from(Ipv4Addr::new(127, 32, 0, 0)) + service * ENDPOINTS;
-    (first..first + ENDPOINTS).map(Ipv4Addr::from).collect()
+/// A Service.
+pub fn service_object(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": name, "namespace": NAMESPACE, "uid": format!("service-{name}") },
+        "spec": {
+            "type": "ClusterIP", "selector": { "app": name },
+            "ports": [{ "name": "http", "port": 80, "targetPort": ENDPOINT_PORT, "protocol": "TCP" }],
+        },
+    })
+}
+
+/// The only EndpointSlice of a service.
+pub fn slice_object(service: &str, endpoints: &[Ipv4Addr]) -> Value {
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|address| {
+            let conditions = json!({ "ready": true, "serving": true, "terminating": false });
+            json!({ "addresses": [address.to_string()], "conditions": conditions })
+        })
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{service}-1"), "namespace": NAMESPACE, "uid": format!("slice-{service}"),
+            "labels": { "kubernetes.io/service-name": service },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "http", "port": ENDPOINT_PORT, "protocol": "TCP" }],
+        "endpoints": endpoints,
+    })
 }
 
 #[cfg(test)]
@@ -263,9 +306,9 @@ mod tests {
     fn everybody_has_every_route() {
         let routes = Routes::new(30);
         assert_eq!((routes.hosts, routes.paths, routes.services), (3, 10, 10));
-        let manifests = routes.manifests("Yw==", "aw==");
-        assert_eq!(manifests.matches("pathType: Prefix").count(), 30);
-        assert_eq!(manifests.matches("kind: EndpointSlice").count(), 10);
+        let objects = Value::from(routes.objects(&json!({}))).to_string();
+        assert_eq!(objects.matches("\"Prefix\"").count(), 30);
+        assert_eq!(objects.matches("\"EndpointSlice\"").count(), 10);
         let folder = Path::new("/bench");
         let address = Ipv4Addr::new(127, 1, 0, 1);
         let place = Place { address, folder, certificate: Path::new("/bench/tls.pem") };
@@ -279,7 +322,8 @@ mod tests {
 
     #[test]
     fn endpoints_are_nobody_else_s() {
-        assert_eq!(endpoints(0)[0], Ipv4Addr::new(127, 32, 0, 0));
-        assert_eq!(endpoints(4_999)[3], Ipv4Addr::new(127, 32, 78, 31));
+        let routes = Routes::apart(5_000);
+        assert_eq!(routes.endpoints(0)[0], Ipv4Addr::new(127, 32, 0, 0));
+        assert_eq!(routes.endpoints(4_999)[1], Ipv4Addr::new(127, 32, 39, 15));
     }
 }
