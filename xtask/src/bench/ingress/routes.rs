@@ -31,6 +31,37 @@ pub struct Routes {
     pub endpoints_each: u32,
 }
 
+/// What nginx does for all routes: what it forwards is what ingress-nginx forwards.
+const NGINX_HTTP: &str = "\
+sendfile on;
+tcp_nopush on;
+tcp_nodelay on;
+server_tokens off;
+keepalive_timeout 75s;
+keepalive_requests 1000;
+client_max_body_size 1m;
+server_names_hash_max_size 65536;
+server_names_hash_bucket_size 128;
+ssl_protocols TLSv1.2 TLSv1.3;
+ssl_session_cache shared:SSL:10m;
+proxy_http_version 1.1;
+proxy_connect_timeout 5s;
+proxy_next_upstream error timeout;
+proxy_set_header Host $http_host;
+proxy_set_header Upgrade $http_upgrade;
+proxy_set_header Connection $connection_upgrade;
+proxy_set_header X-Request-ID $req_id;
+proxy_set_header X-Real-IP $remote_addr;
+proxy_set_header X-Forwarded-For $remote_addr;
+proxy_set_header X-Forwarded-Host $http_host;
+proxy_set_header X-Forwarded-Port $server_port;
+proxy_set_header X-Forwarded-Proto $scheme;
+proxy_set_header X-Forwarded-Scheme $scheme;
+proxy_set_header X-Scheme $scheme;
+proxy_set_header X-Original-Forwarded-For $http_x_forwarded_for;
+proxy_set_header Proxy '';
+";
+
 /// Where a contender listens, and where its files are.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -121,37 +152,11 @@ client_body_temp_path {folder}/body;
 proxy_temp_path {folder}/proxy;
 map $http_x_request_id $req_id {{ default $http_x_request_id; '' $request_id; }}
 map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-sendfile on;
-tcp_nopush on;
-tcp_nodelay on;
-server_tokens off;
-keepalive_timeout 75s;
-keepalive_requests 1000;
-client_max_body_size 1m;
-server_names_hash_max_size 65536;
-server_names_hash_bucket_size 128;
 ssl_certificate {certificate};
 ssl_certificate_key {certificate};
-ssl_protocols TLSv1.2 TLSv1.3;
-ssl_session_cache shared:SSL:10m;
-proxy_http_version 1.1;
-proxy_connect_timeout 5s;
-proxy_next_upstream error timeout;
-proxy_set_header Host $http_host;
-proxy_set_header Upgrade $http_upgrade;
-proxy_set_header Connection $connection_upgrade;
-proxy_set_header X-Request-ID $req_id;
-proxy_set_header X-Real-IP $remote_addr;
-proxy_set_header X-Forwarded-For $remote_addr;
-proxy_set_header X-Forwarded-Host $http_host;
-proxy_set_header X-Forwarded-Port $server_port;
-proxy_set_header X-Forwarded-Proto $scheme;
-proxy_set_header X-Forwarded-Scheme $scheme;
-proxy_set_header X-Scheme $scheme;
-proxy_set_header X-Original-Forwarded-For $http_x_forwarded_for;
-proxy_set_header Proxy "";
 "#
         );
+        text.push_str(NGINX_HTTP);
         for service in 0..self.services {
             let _ = write!(text, "upstream s{service} {{ keepalive {KEEPALIVE};");
             text.push_str(" keepalive_requests 10000;");
