@@ -128,7 +128,9 @@ pub fn percentile(sorted: &[u64], percent: f64) -> f64 {
         clippy::cast_sign_loss,
         reason = "a rank in a list held in memory is small and positive"
     )]
-    let rank = ((percent / 100.0 * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len());
+    // 99.9 is a little more than itself as a double.
+    let rank =
+        ((percent * sorted.len() as f64 / 100.0 - 1e-9).ceil() as usize).clamp(1, sorted.len());
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a request fit a double exactly")]
     let value = sorted[rank - 1] as f64;
     value
