@@ -23,7 +23,8 @@ use crate::build::Project;
 use crate::setup;
 use report::Report;
 
-/// Prefix of the benchmark's namespaces and cgroups.
+/// Prefix of the benchmark's namespaces and cgroups; the process id follows, so that several checkouts
+/// can be measured on one machine, if not at the same time.
 const PREFIX: &str = "podium-bench";
 
 /// What to run.
@@ -33,8 +34,8 @@ pub struct Choice {
     part: Option<String>,
     /// A smoke run.
     quick: bool,
-    /// Where programs are that were built before: nothing is built then.
-    bin_dir: Option<PathBuf>,
+    /// Programs built before, to be measured as they are: nothing is set up or built.
+    programs: Option<PathBuf>,
 }
 
 type Part = fn(&Bench, &mut Report) -> anyhow::Result<()>;
@@ -45,22 +46,22 @@ const PARTS: [(&str, Part); 2] = [("latency", latency::measure), ("ingress", ing
 impl Choice {
     /// From the command line.
     pub fn parse(args: &[&str]) -> Result<Choice, String> {
-        let mut choice = Choice { part: None, quick: false, bin_dir: None };
+        let mut choice = Choice { part: None, quick: false, programs: None };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match *arg {
-                "--bin-dir" => {
-                    let folder = args.next().ok_or("--bin-dir wants a folder")?;
-                    choice.bin_dir = Some(PathBuf::from(folder));
-                }
                 "--quick" => choice.quick = true,
+                "--programs" => {
+                    let folder = args.next().ok_or("--programs: want a folder")?;
+                    choice.programs = Some(PathBuf::from(folder));
+                }
                 "all" => choice.part = None,
                 part if PARTS.iter().any(|(name, _)| *name == part) => {
                     choice.part = Some(part.to_owned())
                 }
                 other => {
                     return Err(format!(
-                        "{other:?}: want {} or all, and --quick, --bin-dir DIR",
+                        "{other:?}: want {} or all, --quick, --programs DIR",
                         PARTS.map(|(name, _)| name).join(", ")
                     ));
                 }
@@ -83,9 +84,12 @@ struct Bench<'a> {
 
 /// Sets up, builds, measures, writes. Gives whether no promise was broken.
 pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
-    let binaries = prepare(project, choice)?;
+    let binaries = programs(project, choice)?;
     let started = Instant::now();
-    let workdir = Workdir::create(&project.target_dir().join("bench-work"), PREFIX)?;
+    let workdir = Workdir::create(
+        &project.target_dir().join("bench-work"),
+        &format!("{PREFIX}-{}", std::process::id()),
+    )?;
     let bench = Bench { project, workdir, binaries, quick: choice.quick };
     let mut report = Report::default();
     let wanted = |part: &str| choice.part.as_deref().is_none_or(|chosen| chosen == part);
@@ -106,9 +110,9 @@ pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
     Ok(broken.is_empty())
 }
 
-/// Builds what is measured, unless it is there.
-fn prepare(project: &Project, choice: &Choice) -> anyhow::Result<Binaries> {
-    if let Some(folder) = &choice.bin_dir {
+/// The programs to measure, built unless they are there.
+fn programs(project: &Project, choice: &Choice) -> anyhow::Result<Binaries> {
+    if let Some(folder) = &choice.programs {
         return Ok(Binaries::at(folder));
     }
     setup::run(project)?;

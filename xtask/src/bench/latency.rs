@@ -1,68 +1,107 @@
 //! Latency of exchanges: to an endpoint directly, and through services in every way there is to balance
-//! them, for few and for many services. Contenders take turns within each round.
+//! them, for few and for many services. Contenders take turns: a round is short, and its order is another
+//! one each time, so that what disturbs the machine for a moment disturbs all of them alike.
 
-use podium_tests::binaries::Binaries;
-use serde_json::{Value, json};
+mod check;
+mod summary;
 
-use crate::bench::report::{Figure, Promise, Report, Series};
-use crate::bench::site::{Contender, ENDPOINT_PORT, ENDPOINTS, NODE, Site, endpoint};
-use crate::bench::stats::{Bar, ROUNDS_MIN, Rounds};
+use std::net::Ipv4Addr;
+
+use serde_json::Value;
+
+use crate::bench::report::Report;
+use crate::bench::site::{
+    Contender, ENDPOINT_PORT, ENDPOINTS, From, NODE, Site, endpoint, endpoint_elsewhere, targets,
+};
+use crate::bench::stats::Rounds;
 use crate::bench::workload::{SERVICE_PORT, Workload};
 use crate::bench::{Bench, Progress};
 
 /// Percentiles that are reported.
 const PERCENTILES: [&str; 4] = ["p50", "p90", "p99", "p99.9"];
-/// Rounds that differ by more than this share of their median tell nothing near a bar.
-const SPREAD_MAX: f64 = 0.10;
 
 /// One way from a client to an endpoint.
 struct Way {
     name: &'static str,
+    group: Group,
     site: usize,
     from: From,
     to: To,
 }
 
-/// Where the client runs.
+/// What is compared with what.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum From {
-    Node,
-    Client,
+enum Group {
+    /// Services, from pods.
+    Inside,
+    /// Node ports, from beyond the nodes.
+    Outside,
+    /// Traffic for no service, beside somebody who balances services.
+    Beside,
 }
 
-/// What it connects to.
+/// What a client connects to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum To {
     Endpoints,
+    EndpointsElsewhere,
     ClusterIp,
     NodePort,
 }
 
-const SITES: [(&str, Contender); 5] = [
+const SITES: [(&str, Contender); 8] = [
     ("direct", Contender::Direct),
+    ("again", Contender::Direct),
     ("podium", Contender::Podium(&[])),
+    ("few", Contender::Podium(&[])),
     ("xdp", Contender::Podium(&["--xdp", "native"])),
+    ("dsr", Contender::Podium(&["--forwarding-mode", "dsr"])),
     ("iptables", Contender::Iptables),
     ("nftables", Contender::Nftables),
 ];
 
-const WAYS: [Way; 10] = [
-    Way { name: "direct", site: 0, from: From::Node, to: To::Endpoints },
-    Way { name: "podium, sockets", site: 1, from: From::Node, to: To::ClusterIp },
-    Way { name: "iptables", site: 3, from: From::Node, to: To::ClusterIp },
-    Way { name: "nftables", site: 4, from: From::Node, to: To::ClusterIp },
-    Way { name: "direct, from outside", site: 0, from: From::Client, to: To::Endpoints },
-    Way { name: "podium, node port, tcx", site: 1, from: From::Client, to: To::NodePort },
-    Way { name: "podium, node port, XDP and tcx", site: 2, from: From::Client, to: To::NodePort },
-    Way { name: "podium, cluster IP by packet", site: 1, from: From::Client, to: To::ClusterIp },
-    Way { name: "iptables, node port", site: 3, from: From::Client, to: To::NodePort },
-    Way { name: "nftables, node port", site: 4, from: From::Client, to: To::NodePort },
+/// The site that has one service however many the others have.
+const FEW: usize = 3;
+
+const fn way(name: &'static str, group: Group, site: usize, from: From, to: To) -> Way {
+    Way { name, group, site, from, to }
+}
+
+const DIRECT: &str = "direct";
+const AGAIN: &str = "direct, a second time";
+const SOCKETS: &str = "podium, sockets";
+const SOCKETS_FEW: &str = "podium, sockets, 1 service";
+const PACKETS: &str = "podium, by packet";
+const IPTABLES: &str = "iptables";
+const NFTABLES: &str = "nftables";
+const OUTSIDE: &str = "direct, from outside";
+
+const WAYS: [Way; 16] = [
+    way(DIRECT, Group::Inside, 0, From::Pod, To::Endpoints),
+    way(SOCKETS, Group::Inside, 2, From::Pod, To::ClusterIp),
+    way(IPTABLES, Group::Inside, 6, From::Pod, To::ClusterIp),
+    way(NFTABLES, Group::Inside, 7, From::Pod, To::ClusterIp),
+    way(PACKETS, Group::Inside, 2, From::VmLikePod, To::ClusterIp),
+    way(AGAIN, Group::Inside, 1, From::Pod, To::Endpoints),
+    way(SOCKETS_FEW, Group::Inside, FEW, From::Pod, To::ClusterIp),
+    way(OUTSIDE, Group::Outside, 0, From::Outside, To::EndpointsElsewhere),
+    way("podium, node port, tcx", Group::Outside, 2, From::Outside, To::NodePort),
+    way("podium, node port, XDP", Group::Outside, 4, From::Outside, To::NodePort),
+    way("podium, node port, DSR", Group::Outside, 5, From::Outside, To::NodePort),
+    way("iptables, node port", Group::Outside, 6, From::Outside, To::NodePort),
+    way("nftables, node port", Group::Outside, 7, From::Outside, To::NodePort),
+    way("beside podium", Group::Beside, 2, From::Pod, To::Endpoints),
+    way("beside iptables", Group::Beside, 6, From::Pod, To::Endpoints),
+    way("beside nftables", Group::Beside, 7, From::Pod, To::Endpoints),
 ];
 
+/// Steps from one way to the next in a round: no divisor in common with their number.
+const STRIDES: [usize; 4] = [1, 5, 11, 15];
+
 const EXCHANGES: [(&str, &str); 3] = [
-    ("tcp-fresh", "a connection with one request"),
-    ("tcp-kept", "a request on a kept connection"),
-    ("udp", "a datagram and its answer"),
+    ("tcp-fresh", "fresh TCP connection with one request"),
+    ("tcp-kept", "request on a kept TCP connection"),
+    ("udp", "datagram and its answer"),
 ];
 
 /// What was measured of one way at one size.
@@ -72,6 +111,8 @@ struct Measured {
     exchange: usize,
     /// By percentile.
     ns: [Rounds; PERCENTILES.len()],
+    /// Exchanges a second, one after the other.
+    rate: Rounds,
 }
 
 /// How much is measured.
@@ -79,55 +120,115 @@ struct Scale {
     /// Numbers of services.
     sizes: Vec<usize>,
     rounds: usize,
-    /// Exchanges of a run.
+    /// Exchanges of a turn.
     count: u64,
 }
 
 impl Scale {
     fn new(quick: bool) -> Scale {
         if quick {
-            return Scale { sizes: vec![1, 200], rounds: ROUNDS_MIN, count: 100 };
+            return Scale { sizes: vec![1, 500], rounds: 9, count: 60 };
         }
-        Scale { sizes: vec![1, 100, 1_000, 10_000], rounds: 7, count: 2_000 }
+        Scale { sizes: vec![1, 100, 1_000, 10_000], rounds: 25, count: 400 }
     }
 }
 
 /// Measures, and adds what it found to the report.
 pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
-    let Bench { workdir, binaries, .. } = bench;
-    let scale = &Scale::new(bench.quick);
+    let scale = Scale::new(bench.quick);
     let mut sites = Vec::new();
     for (name, contender) in SITES {
-        sites.push(Site::create(workdir, binaries, name, contender)?);
+        sites.push(Site::create(&bench.workdir, &bench.binaries, name, contender)?);
     }
-    let mut measured: Vec<Measured> = Vec::new();
-    let rounds_in_all = scale.sizes.len() * EXCHANGES.len() * scale.rounds * WAYS.len();
-    let mut progress = Progress::new("latency", rounds_in_all);
+    let mut measured = Vec::new();
+    let turns = scale.sizes.len() * EXCHANGES.len() * scale.rounds * WAYS.len();
+    let mut progress = Progress::new("latency", turns);
     for &services in &scale.sizes {
-        let endpoints = (1..=ENDPOINTS).map(endpoint).collect();
-        let workload = Workload { services, endpoints, port: ENDPOINT_PORT };
-        for site in &mut sites {
-            site.balance(workdir, binaries, &workload)?;
+        let workload = workload(services);
+        balance(bench, &mut sites, &workload)?;
+        check::ways(bench, &sites, &workload)?;
+        for exchange in 0..EXCHANGES.len() {
+            let run = Run { bench, sites: &sites, workload: &workload, exchange, scale: &scale };
+            measured.extend(run.rounds(&mut progress)?);
         }
-        for (exchange, (action, _)) in EXCHANGES.iter().enumerate() {
-            let first = measured.len();
-            measured.extend((0..WAYS.len()).map(|way| Measured {
-                way,
-                services,
-                exchange,
-                ns: Default::default(),
-            }));
-            for _ in 0..scale.rounds {
-                for (at, way) in WAYS.iter().enumerate() {
-                    let seen = ask(&sites[way.site], binaries, way, &workload, action, scale)?;
-                    measured[first + at].take(&seen);
-                    progress.step();
-                }
+    }
+    summary::add(&measured, &scale, report);
+    Ok(())
+}
+
+fn workload(services: usize) -> Workload {
+    Workload {
+        services,
+        endpoints: (1..=ENDPOINTS).map(endpoint).collect(),
+        endpoints_elsewhere: (1..=ENDPOINTS).map(endpoint_elsewhere).collect(),
+        port: ENDPOINT_PORT,
+    }
+}
+
+fn balance(bench: &Bench, sites: &mut [Site], many: &Workload) -> anyhow::Result<()> {
+    for (number, site) in sites.iter_mut().enumerate() {
+        if number == FEW {
+            site.balance(&bench.workdir, &bench.binaries, &workload(1))?;
+        } else {
+            site.balance(&bench.workdir, &bench.binaries, many)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a way leads.
+fn destination(way: &Way, many: &Workload) -> String {
+    let few = workload(1);
+    let workload = if way.site == FEW { &few } else { many };
+    let all = |address: fn(u8) -> Ipv4Addr| targets((1..=ENDPOINTS).map(address), ENDPOINT_PORT);
+    // As many kept connections and datagram sockets as there are endpoints, whoever chooses these.
+    let each = |address, port| targets((1..=ENDPOINTS).map(|_| address), port);
+    match way.to {
+        To::Endpoints => all(endpoint),
+        To::EndpointsElsewhere => all(endpoint_elsewhere),
+        To::ClusterIp => each(Workload::cluster_ip(workload.measured()), SERVICE_PORT),
+        To::NodePort => each(NODE, workload.outside_port()),
+    }
+}
+
+/// All rounds of one kind of exchange at one size.
+struct Run<'a> {
+    bench: &'a Bench<'a>,
+    sites: &'a [Site],
+    workload: &'a Workload,
+    exchange: usize,
+    scale: &'a Scale,
+}
+
+impl Run<'_> {
+    fn rounds(&self, progress: &mut Progress) -> anyhow::Result<Vec<Measured>> {
+        let of = |way| Measured {
+            way,
+            services: self.workload.services,
+            exchange: self.exchange,
+            ns: Default::default(),
+            rate: Rounds::default(),
+        };
+        let mut measured: Vec<Measured> = (0..WAYS.len()).map(of).collect();
+        for round in 0..self.scale.rounds {
+            for turn in 0..WAYS.len() {
+                let at = (round * 3 + turn * STRIDES[round % STRIDES.len()]) % WAYS.len();
+                measured[at].take(&self.turn(&WAYS[at])?);
+                progress.step();
             }
         }
+        Ok(measured)
     }
-    summarise(&measured, scale, report);
-    Ok(())
+
+    fn turn(&self, way: &Way) -> anyhow::Result<Value> {
+        let to = destination(way, self.workload);
+        // Every kept connection is made, and answered once, before the time counts.
+        let warmup = (self.scale.count / 10).max(u64::from(ENDPOINTS)).to_string();
+        let count = self.scale.count.to_string();
+        let (action, _) = EXCHANGES[self.exchange];
+        let args = [action, "--to", &to, "--count", &count, "--warmup", &warmup];
+        self.sites[way.site].ask(&self.bench.binaries, way.from, &args)
+    }
 }
 
 impl Measured {
@@ -135,6 +236,8 @@ impl Measured {
         for (rounds, percentile) in self.ns.iter_mut().zip(PERCENTILES) {
             rounds.push(seen["ns"][percentile].as_f64().unwrap_or(f64::NAN));
         }
+        let figure = |name: &str| seen[name].as_f64().unwrap_or(f64::NAN);
+        self.rate.push(figure("count") / figure("seconds"));
     }
 
     fn p50(&self) -> &Rounds {
@@ -142,106 +245,17 @@ impl Measured {
     }
 }
 
-fn ask(
-    site: &Site,
-    binaries: &Binaries,
-    way: &Way,
-    workload: &Workload,
-    action: &str,
-    scale: &Scale,
-) -> anyhow::Result<Value> {
-    let to = match way.to {
-        To::Endpoints => {
-            let all = (1..=ENDPOINTS).map(|number| format!("{}:{ENDPOINT_PORT}", endpoint(number)));
-            all.collect::<Vec<_>>().join(",")
-        }
-        To::ClusterIp => format!("{}:{SERVICE_PORT}", Workload::cluster_ip(workload.measured())),
-        To::NodePort => {
-            let port = Workload::node_port(workload.measured_node_port()).unwrap_or_default();
-            format!("{NODE}:{port}")
-        }
-    };
-    let (count, warmup) = (scale.count.to_string(), (scale.count / 10).to_string());
-    let args = [action, "--to", &to, "--count", &count, "--warmup", &warmup];
-    match way.from {
-        From::Node => site.on_node(binaries, &args),
-        From::Client => site.on_client(binaries, &args),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn summarise(measured: &[Measured], scale: &Scale, report: &mut Report) {
-    for (exchange, (_, title)) in EXCHANGES.iter().enumerate() {
-        let of = |way: usize, services: usize| {
-            measured
-                .iter()
-                .find(|one| one.way == way && one.services == services && one.exchange == exchange)
-        };
-        for one in measured.iter().filter(|one| one.exchange == exchange) {
-            let way = &WAYS[one.way];
-            let baseline = if way.from == From::Node { 0 } else { 4 };
-            let Some(direct) = of(baseline, one.services) else { continue };
-            report.figure(Figure {
-                part: "latency",
-                what: format!("{title}, {} services", one.services),
-                contender: way.name.to_owned(),
-                unit: "ns",
-                value: one.p50().clone(),
-                ratio: Some(("direct", one.p50().over(direct.p50()))),
-                more: json!({
-                    "p90": one.ns[1].to_json(),
-                    "p99": one.ns[2].to_json(),
-                    "p99.9": one.ns[3].to_json(),
-                }),
-            });
+    #[test]
+    fn every_round_has_every_way_once() {
+        for stride in STRIDES {
+            let mut seen: Vec<usize> =
+                (0..WAYS.len()).map(|turn| turn * stride % WAYS.len()).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..WAYS.len()).collect::<Vec<_>>(), "{stride}");
         }
-        let line = |way: usize| Series {
-            name: WAYS[way].name.to_owned(),
-            points: scale
-                .sizes
-                .iter()
-                .filter_map(|&services| {
-                    #[expect(clippy::cast_precision_loss, reason = "services are few")]
-                    Some((services as f64, of(way, services)?.p50().median() / 1000.0))
-                })
-                .collect(),
-        };
-        report.plot(
-            &format!("latency-{}", EXCHANGES[exchange].0),
-            &format!("{title}: median over the number of services"),
-            "services",
-            "µs",
-            (0..WAYS.len()).map(line).collect(),
-        );
-    }
-    bars(measured, scale, report);
-}
-
-/// The promises, as ratios of the same rounds.
-fn bars(measured: &[Measured], scale: &Scale, report: &mut Report) {
-    let fresh = |way: usize, services: usize| {
-        measured
-            .iter()
-            .find(|one| one.way == way && one.services == services && one.exchange == 0)
-            .map(Measured::p50)
-    };
-    let mut compare = |what: String, contender: Option<&Rounds>, baseline, bar| {
-        if let (Some(contender), Some(baseline)) = (contender, baseline) {
-            let found = contender.over(baseline);
-            let bar = Bar::AtMost(bar);
-            let spread_max = SPREAD_MAX;
-            report.promise(Promise { what, unit: "×", found, bar, spread_max, steady: false });
-        }
-    };
-    for &services in &scale.sizes {
-        let podium = fresh(1, services);
-        let of = format!("fresh TCP connection and request, p50, {services} services");
-        compare(format!("{of}: sockets ÷ direct"), podium, fresh(0, services), 1.03);
-        compare(format!("{of}: sockets ÷ nftables"), podium, fresh(3, services), 1.0);
-        let against_iptables = if services >= 10_000 { 1.0 / 3.0 } else { 1.0 };
-        compare(format!("{of}: sockets ÷ iptables"), podium, fresh(2, services), against_iptables);
-    }
-    if let (Some(&few), Some(&many)) = (scale.sizes.first(), scale.sizes.last()) {
-        let of = format!("fresh TCP connection and request, p50: {many} services ÷ {few}");
-        compare(of, fresh(1, many), fresh(1, few), 1.02);
     }
 }

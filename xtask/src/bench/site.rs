@@ -1,32 +1,39 @@
-//! One node with its endpoints behind it and a client in front: three network namespaces of its own, in
-//! which one contender balances services. All sites are alike but for the contender.
+//! Two nodes, pods on both, a client beyond them: network namespaces of its own, in which one contender
+//! balances services. All sites are alike but for the contender.
+//!
+//! ```text
+//! pod ─┐
+//!      ├─ node ══ segment ══ other node ── endpoints of services that clients outside use
+//! endpoints ┘        ║
+//!                  client
+//! ```
+
+mod driver;
+mod wiring;
 
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use podium_tests::binaries::Binaries;
 use podium_tests::cgroup::Cgroup;
+use podium_tests::cluster::mount_bpf;
 use podium_tests::netns::Netns;
 use podium_tests::process::{Launch, Process};
 use podium_tests::wait::wait_until;
 use podium_tests::workdir::Workdir;
 use serde_json::Value;
 
-use crate::bench::workload::Workload;
+use crate::bench::workload::{SERVICE_CIDR, Workload};
+use wiring::Network;
+pub use wiring::{CLIENT, NODE, POD, endpoint, endpoint_elsewhere};
 
 /// How many endpoints a service has.
 pub const ENDPOINTS: u8 = 10;
 /// The port they listen on.
 pub const ENDPOINT_PORT: u16 = 8080;
-/// The node towards the client.
-pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
-/// The node towards its endpoints.
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
-const AGENT_LIMIT: Duration = Duration::from_secs(120);
+const AGENT_LIMIT: Duration = Duration::from_secs(180);
 
 /// Who balances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,54 +48,57 @@ pub enum Contender {
     Nftables,
 }
 
+/// Where a client runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// In a pod of the node: its sockets are in the cgroup of pods.
+    Pod,
+    /// In the same network namespace, its sockets unknown to the node, as those of a VM are.
+    VmLikePod,
+    /// Beyond the nodes.
+    Outside,
+}
+
 /// The namespaces, and what runs in them.
 pub struct Site {
-    /// The node: its programs, its own clients.
-    pub node: Netns,
-    /// Beyond the node's uplink.
-    pub client: Netns,
-    // Kept so that it outlives the links to it; programs end before it goes.
-    agent: Option<Process>,
-    _server: Process,
-    _endpoints: Netns,
-    cgroup: Cgroup,
+    // Programs end before their namespaces go.
+    agents: Vec<Process>,
+    _servers: Vec<Process>,
+    network: Network,
+    /// Of the pods of each node.
+    cgroups: Vec<Cgroup>,
     contender: Contender,
 }
 
 impl Site {
-    /// Makes the namespaces, starts the server. Nothing is balanced yet.
+    /// Makes the namespaces, starts the servers. Nothing is balanced yet.
     pub fn create(
         workdir: &Workdir,
         binaries: &Binaries,
         name: &str,
         contender: Contender,
     ) -> anyhow::Result<Site> {
-        let netns = |role: &str| Netns::create(workdir, &format!("{name}-{role}"));
-        let (node, client, endpoints) = (netns("node")?, netns("client")?, netns("pods")?);
-        link(&node, "eth0", NODE, &client, CLIENT)?;
-        link(&node, "pods0", GATEWAY, &endpoints, endpoint(1))?;
-        for number in 2..=ENDPOINTS {
-            let address = format!("{}/24", endpoint(number));
-            endpoints.ip(&["address", "add", &address, "dev", "eth0"])?;
+        let network = Network::create(workdir, name)?;
+        let mut servers = Vec::new();
+        let mut cgroups = Vec::new();
+        for (role, pods, address) in [
+            ("node", &network.endpoints, endpoint as fn(u8) -> Ipv4Addr),
+            ("other", &network.endpoints_elsewhere, endpoint_elsewhere),
+        ] {
+            cgroups.push(Cgroup::create(workdir, &format!("{name}-{role}"))?);
+            let listen = targets((1..=ENDPOINTS).map(address), ENDPOINT_PORT);
+            let server = Launch::new(&format!("{name}-{role}-server"), &binaries.find("loadgen")?)
+                .args(["serve", "--listen", &listen, "--cpu", &server_cpu()])
+                .inside(Some(pods.name()), None)?
+                .spawn(workdir)?;
+            servers.push(server);
         }
-        endpoints.ip(&["route", "add", "default", "via", &GATEWAY.to_string()])?;
-        client.ip(&["route", "add", "10.0.0.0/8", "via", &NODE.to_string()])?;
-        node.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?
-            .context("let the node forward")?;
-        let cgroup = Cgroup::create(workdir, name)?;
-        let server = Launch::new(&format!("{name}-server"), &binaries.find("loadgen")?)
-            .args(["serve", "--listen", &format!("0.0.0.0:{ENDPOINT_PORT}")])
-            .inside(Some(endpoints.name()), None)?
-            .spawn(workdir)?;
-        Ok(Site {
-            node,
-            client,
-            agent: None,
-            _server: server,
-            _endpoints: endpoints,
-            cgroup,
-            contender,
-        })
+        Ok(Site { network, agents: Vec::new(), _servers: servers, cgroups, contender })
+    }
+
+    /// The node that clients ask.
+    pub fn node(&self) -> &Netns {
+        &self.network.node
     }
 
     /// Lets the contender balance the services of a workload, in place of what it balanced before.
@@ -100,92 +110,74 @@ impl Site {
     ) -> anyhow::Result<()> {
         match self.contender {
             Contender::Direct => Ok(()),
-            Contender::Podium(flags) => self.start_agent(workdir, binaries, workload, flags),
-            Contender::Iptables => self.feed(&["iptables-restore", "--wait"], &workload.iptables()),
-            Contender::Nftables => {
-                let rules = workload.nftables(NODE);
-                self.feed(
-                    &["nft", "-f", "-"],
-                    &format!("table ip kube-proxy\ndelete table ip kube-proxy\n{rules}"),
-                )
+            Contender::Podium(flags) => self.start_agents(workdir, binaries, workload, flags),
+            Contender::Iptables => {
+                self.feed(&["iptables-restore", "--wait"], |_| workload.iptables())
             }
+            Contender::Nftables => self.feed(&["nft", "-f", "-"], |node| workload.nftables(node)),
         }
     }
 
-    fn start_agent(
+    fn start_agents(
         &mut self,
         workdir: &Workdir,
         binaries: &Binaries,
         workload: &Workload,
         flags: &[&str],
     ) -> anyhow::Result<()> {
-        self.agent = None;
-        let name = self.node.name().to_owned();
-        let manifests = workdir.path().join(format!("{name}-manifests"));
+        self.agents.clear();
+        let manifests = workdir.path().join(format!("{}-manifests", self.network.node.name()));
         std::fs::create_dir_all(&manifests)
             .with_context(|| format!("create {}", manifests.display()))?;
         std::fs::write(manifests.join("services.yaml"), workload.manifests())
             .with_context(|| format!("write below {}", manifests.display()))?;
-        let pins = Path::new("/sys/fs/bpf").join(&name);
-        let agent = Launch::new(&format!("{name}-agent"), &binaries.find("podium-proxy")?)
-            .args(["run", "--manifests"])
-            .args([&manifests])
-            .arg_pair("--cgroup", self.cgroup.dir())
-            .arg_pair("--pin-dir", &pins)
-            .args(["--node-name", &name, "--uplinks", "eth0", "--service-cidrs", "10.96.0.0/16"])
-            .args(["--nodeport-addresses", &format!("{NODE}/32")])
-            .args(["--healthz-bind-address", "127.0.0.1:10256"])
-            .args(["--metrics-bind-address", "127.0.0.1:10249"])
-            .args(flags)
-            .inside(Some(&name), None)?
-            .spawn(workdir)?;
-        self.agent = Some(agent);
-        wait_until("the agent is healthy", AGENT_LIMIT, || {
-            let curl = ["--silent", "--fail", "--max-time", "2", "http://127.0.0.1:10256/healthz"];
-            let probe = Launch::new("curl", "curl".as_ref()).args(curl);
-            let probe = probe.inside(Some(&name), None).map_err(|error| format!("{error:#}"))?;
-            probe.output().map(drop).map_err(|error| format!("{error:#}"))
-        })
+        for ((netns, address), cgroup) in self.network.nodes().into_iter().zip(&self.cgroups) {
+            let name = netns.name();
+            let bpf = workdir.path().join(format!("{name}-bpf"));
+            let pins = if bpf.exists() { bpf.join("podium") } else { mount_bpf(&bpf)? };
+            let agent = Launch::new(&format!("{name}-agent"), &binaries.find("podium-proxy")?)
+                .args(["run", "--manifests"])
+                .args([&manifests])
+                .arg_pair("--cgroup", cgroup.dir())
+                .arg_pair("--pin-dir", &pins)
+                .args(["--node-name", name, "--node-ip", &address.to_string()])
+                .args(["--uplinks", "eth0", "--service-cidrs", SERVICE_CIDR])
+                .args(flags)
+                .inside(Some(name), None)?
+                .spawn(workdir)?;
+            self.agents.push(agent);
+        }
+        for (netns, _) in self.network.nodes() {
+            wait_until("the agent is healthy", AGENT_LIMIT, || {
+                let ask =
+                    ["--silent", "--fail", "--max-time", "2", "http://127.0.0.1:10256/healthz"];
+                let probe = Launch::new("curl", "curl".as_ref()).args(ask);
+                let probe =
+                    probe.inside(Some(netns.name()), None).map_err(|error| format!("{error:#}"))?;
+                probe.output().map(drop).map_err(|error| format!("{error:#}"))
+            })?;
+        }
+        self.agents.iter_mut().try_for_each(Process::check_alive)
     }
 
-    /// Runs a program of the system on the node with this input.
-    fn feed(&self, command: &[&str], input: &str) -> anyhow::Result<()> {
-        use std::io::Write;
-        let words = command.join(" ");
-        let run = || -> anyhow::Result<()> {
-            let mut child = Command::new(command[0])
-                .args(&command[1..])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()?;
-            child.stdin.take().context("no input")?.write_all(input.as_bytes())?;
-            let output = child.wait_with_output()?;
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            ensure!(output.status.success(), "{}: {}", output.status, said.trim());
-            Ok(())
+    /// Runs a program of the system on each node with the input for its address.
+    fn feed(&self, command: &[&str], input: impl Fn(Ipv4Addr) -> String) -> anyhow::Result<()> {
+        for (node, address) in self.network.nodes() {
+            let text = input(address);
+            node.run(|| feed(command, &text))?.with_context(|| command.join(" "))?;
+        }
+        Ok(())
+    }
+
+    /// Runs the load generator on the processor of clients, and gives what it saw.
+    pub fn ask(&self, binaries: &Binaries, from: From, args: &[&str]) -> anyhow::Result<Value> {
+        let (netns, cgroup) = match from {
+            From::Pod => (&self.network.pod, Some(&self.cgroups[0])),
+            From::VmLikePod => (&self.network.pod, None),
+            From::Outside => (&self.network.client, None),
         };
-        self.node.run(run)?.with_context(|| words)
-    }
-
-    /// Runs the load generator on the node, where its sockets are balanced, and gives what it saw.
-    pub fn on_node(&self, binaries: &Binaries, args: &[&str]) -> anyhow::Result<Value> {
-        self.generate(binaries, &self.node, Some(&self.cgroup), args)
-    }
-
-    /// Runs it beyond the uplink, where packets are.
-    pub fn on_client(&self, binaries: &Binaries, args: &[&str]) -> anyhow::Result<Value> {
-        self.generate(binaries, &self.client, None, args)
-    }
-
-    fn generate(
-        &self,
-        binaries: &Binaries,
-        netns: &Netns,
-        cgroup: Option<&Cgroup>,
-        args: &[&str],
-    ) -> anyhow::Result<Value> {
         let client = Launch::new("loadgen", &binaries.find("loadgen")?).args(args);
+        let client = client.args(["--cpu", CLIENT_CPU]);
         let text = client.inside(Some(netns.name()), cgroup)?.output()?;
         let seen: Value = serde_json::from_str(&text).context("read what the client saw")?;
         ensure!(
@@ -199,23 +191,32 @@ impl Site {
     }
 }
 
-/// An endpoint's address, counted from 1.
-pub fn endpoint(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 244, 1, 10 + number)
+/// Processor of clients.
+pub const CLIENT_CPU: &str = "0";
+
+/// Processor of servers: another one, where there is another.
+pub fn server_cpu() -> String {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cpus - 1).to_string()
 }
 
-/// A veth pair between two namespaces; the far end is always `eth0`.
-fn link(
-    near: &Netns,
-    device: &str,
-    address: Ipv4Addr,
-    far: &Netns,
-    far_address: Ipv4Addr,
-) -> anyhow::Result<()> {
-    near.ip(&["link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", far.name()])?;
-    for (netns, device, address) in [(near, device, address), (far, "eth0", far_address)] {
-        netns.ip(&["address", "add", &format!("{address}/24"), "dev", device])?;
-        netns.ip(&["link", "set", device, "up"])?;
-    }
-    Ok(())
+/// Addresses with a port, as the load generator wants them.
+pub fn targets(addresses: impl Iterator<Item = Ipv4Addr>, port: u16) -> String {
+    addresses.map(|address| format!("{address}:{port}")).collect::<Vec<_>>().join(",")
+}
+
+fn feed(command: &[&str], input: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut child = Command::new(command[0])
+        .args(&command[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // A program that refuses its input says why; that it stopped reading says nothing.
+    let written = child.stdin.take().context("no input")?.write_all(input.as_bytes());
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{}: {}", output.status, said.trim());
+    written.context("write its input")
 }

@@ -1,12 +1,13 @@
 //! The client: exchanges one after the other, each timed from its first system call to the last byte of
 //! its answer.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::seen::Seen;
 
@@ -16,6 +17,8 @@ pub const REQUEST_BYTES: usize = 64;
 pub const AGAIN: u8 = b'+';
 /// First byte of the only request of a connection.
 const ONCE: u8 = b'.';
+/// First byte of a request to be told who answers, and whom.
+pub const WHO: u8 = b'?';
 /// Longest wait for an answer.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -43,6 +46,7 @@ impl Client {
             Exchange::TcpFresh => Ok(Client::Fresh),
             Exchange::TcpKept => {
                 let stream = connect(target)?;
+                stream.set_nodelay(true)?;
                 Ok(Client::Kept(stream))
             }
             Exchange::Udp => {
@@ -83,7 +87,6 @@ impl Client {
 
 fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(target)?;
-    stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(LIMIT))?;
     Ok(stream)
 }
@@ -95,6 +98,33 @@ impl Seen {
             Err(error) => self.fail(error.to_string()),
         }
     }
+}
+
+/// Who answers at the targets, each asked this often over TCP and over UDP: for each protocol how many
+/// answers every pair of endpoint and client address had.
+pub fn who(targets: &[SocketAddr], count: u64) -> io::Result<Value> {
+    let mut seen: [BTreeMap<String, u64>; 2] = Default::default();
+    for target in targets {
+        for _ in 0..count {
+            let mut answer = [0; REQUEST_BYTES];
+            let mut stream = connect(*target)?;
+            stream.write_all(&[WHO; REQUEST_BYTES])?;
+            stream.read_exact(&mut answer)?;
+            *seen[0].entry(named(&answer)).or_default() += 1;
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.set_read_timeout(Some(LIMIT))?;
+            socket.send_to(&[WHO; REQUEST_BYTES], target)?;
+            socket.recv_from(&mut answer)?;
+            *seen[1].entry(named(&answer)).or_default() += 1;
+        }
+    }
+    let [tcp, udp] = seen;
+    Ok(json!({ "failed": 0, "tcp": tcp, "udp": udp }))
+}
+
+fn named(answer: &[u8]) -> String {
+    let text = answer.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// A number of exchanges, over the targets in turn; the first of them are not counted.

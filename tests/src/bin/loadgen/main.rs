@@ -11,13 +11,18 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
 const USAGE: &str = "\
-usage: loadgen serve --listen IP:PORT
+usage: loadgen serve --listen IP:PORT[,IP:PORT...]
        loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --count N [--warmup N]
        loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --seconds N [--clients N]
+       loadgen who --to IP:PORT[,IP:PORT...] --count N
        loadgen http-serve --listen IP:PORT
        loadgen http --to IP:PORT [--tls] [--fresh] [--hosts N] [--paths N] [--bytes N]
-                    [--connections N] [--rate N] [--warmup-ms N] --time-ms N";
+                    [--connections N] [--rate N] [--warmup-ms N] --time-ms N
+every one of them with --cpu N to stay on one processor";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -36,16 +41,28 @@ fn main() -> ExitCode {
 fn run(args: &[String]) -> Result<String, String> {
     let (action, flags) = args.split_first().ok_or("an action is missing")?;
     let flags = Flags(flags);
-    if let "serve" | "http-serve" = action.as_str() {
-        let listen = flags.text("--listen").ok_or("--listen is missing")?;
-        let listen = listen.parse().map_err(|_| format!("--listen: {listen:?} is no IP:PORT"))?;
-        let serve = if action == "serve" { server::serve } else { http::serve::serve };
-        return serve(listen).map_err(|error| format!("serving on {listen}: {error}"));
+    stay_on(flags.text("--cpu"))?;
+    match action.as_str() {
+        "serve" => {
+            let listen = flags.addresses("--listen")?;
+            return server::serve(&listen)
+                .map_err(|error| format!("serving on {listen:?}: {error}"));
+        }
+        "http-serve" => {
+            let listen = flags.addresses("--listen")?[0];
+            return http::serve::serve(listen)
+                .map_err(|error| format!("serving on {listen}: {error}"));
+        }
+        "http" => {
+            let seen = http::load(&flags.habit()?).map_err(|error| format!("http: {error}"))?;
+            return Ok(seen.to_string());
+        }
+        _ => {}
     }
-    if action == "http" {
-        let habit = flags.habit()?;
-        let seen = http::load(&habit).map_err(|error| format!("http: {error}"))?;
-        return Ok(seen.to_string());
+    let targets = flags.addresses("--to")?;
+    if action == "who" {
+        let seen = client::who(&targets, flags.number("--count", 1)?.min(1_000));
+        return seen.map(|seen| seen.to_string()).map_err(|error| format!("{action}: {error}"));
     }
     let exchange = match action.as_str() {
         "tcp-fresh" => client::Exchange::TcpFresh,
@@ -53,11 +70,6 @@ fn run(args: &[String]) -> Result<String, String> {
         "udp" => client::Exchange::Udp,
         other => return Err(format!("{other:?} is no action")),
     };
-    let targets = flags.text("--to").ok_or("--to is missing")?;
-    let targets: Vec<SocketAddr> = targets
-        .split(',')
-        .map(|target| target.parse().map_err(|_| format!("--to: {target:?} is no IP:PORT")))
-        .collect::<Result<_, _>>()?;
     let seen = match flags.number("--count", 0)? {
         0 => {
             let seconds = flags.number("--seconds", 0)?;
@@ -73,6 +85,16 @@ fn run(args: &[String]) -> Result<String, String> {
     seen.map(|seen| seen.to_string()).map_err(|error| format!("{action}: {error}"))
 }
 
+/// Keeps this process on one processor.
+fn stay_on(cpu: Option<&str>) -> Result<(), String> {
+    let Some(text) = cpu else { return Ok(()) };
+    let cpu = text.parse().map_err(|_| format!("--cpu: {text:?} is no number"))?;
+    let mut set = CpuSet::new();
+    set.set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .map_err(|error| format!("staying on processor {cpu}: {error}"))
+}
+
 /// Arguments of the form `--flag value`.
 struct Flags<'a>(&'a [String]);
 
@@ -80,6 +102,12 @@ impl Flags<'_> {
     fn text(&self, flag: &str) -> Option<&str> {
         let at = self.0.iter().position(|arg| arg == flag)?;
         self.0.get(at + 1).map(String::as_str)
+    }
+
+    fn addresses(&self, flag: &str) -> Result<Vec<SocketAddr>, String> {
+        let text = self.text(flag).ok_or_else(|| format!("{flag} is missing"))?;
+        let parse = |one: &str| one.parse().map_err(|_| format!("{flag}: {one:?} is no IP:PORT"));
+        text.split(',').map(parse).collect()
     }
 
     fn number(&self, flag: &str, default: u64) -> Result<u64, String> {
@@ -98,7 +126,7 @@ impl Flags<'_> {
     }
 
     fn habit(&self) -> Result<http::Habit, String> {
-        let to = self.text("--to").ok_or("--to is missing")?;
+        let to = self.addresses("--to")?[0];
         let rate = self.small("--rate", 0)?;
         let time_ms = self.number("--time-ms", 0)?;
         let connections = self.small("--connections", 32)?;
@@ -106,7 +134,7 @@ impl Flags<'_> {
             return Err("want --time-ms up to 120000 and --connections up to 4096".into());
         }
         Ok(http::Habit {
-            to: to.parse().map_err(|_| format!("--to: {to:?} is no IP:PORT"))?,
+            to,
             tls: self.is_set("--tls"),
             fresh: self.is_set("--fresh"),
             hosts: self.small("--hosts", 1)?,
