@@ -9,6 +9,7 @@ pub mod addresses;
 pub mod choice;
 pub mod claims;
 pub mod local_node;
+pub mod object;
 pub mod settle;
 pub mod slice;
 pub mod translate;
@@ -18,31 +19,27 @@ use std::{
     net::IpAddr,
 };
 
-use k8s_openapi::api::{
-    core::v1::{Endpoints, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::core::v1::Service;
 
 use crate::model::{Desired, LocalNode, ObjectName, Problem};
 use settle::{Changed, Settled};
 use slice::Slice;
 use translate::Translated;
 
-/// One object as it is now; `None`: it is gone.
+/// One object as it is now, as seen from this node; `None`: it is gone.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// A Service.
     Service(ObjectName, Option<Box<Service>>),
     /// An EndpointSlice.
-    Slice(ObjectName, Option<Box<EndpointSlice>>),
+    Slice(ObjectName, Option<Box<Slice>>),
     /// An Endpoints object. It counts only while its Service has no EndpointSlice.
-    Endpoints(ObjectName, Option<Box<Endpoints>>),
+    Endpoints(ObjectName, Option<Vec<Slice>>),
 }
 
 /// All objects, in the form the translation needs, and what became of them.
 #[derive(Debug, Default)]
 pub struct Index {
-    node_name: Option<String>,
     local_node: LocalNode,
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, Slice>,
@@ -55,11 +52,6 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty index. Without a node name no endpoint counts as local.
-    pub fn new(node_name: Option<String>) -> Self {
-        Self { node_name, ..Self::default() }
-    }
-
     /// What is known of this node.
     pub const fn local_node(&self) -> &LocalNode {
         &self.local_node
@@ -94,16 +86,10 @@ impl Index {
                 };
                 self.changed.insert(name);
             }
-            Change::Slice(name, slice) => {
-                let node = self.node_name.as_deref();
-                self.replace_slice(name, slice.map(|slice| Slice::from_object(&slice, node)));
-            }
+            Change::Slice(name, slice) => self.replace_slice(name, slice.map(|slice| *slice)),
             Change::Endpoints(name, endpoints) => {
-                let node = self.node_name.as_deref();
                 match endpoints {
-                    Some(object) => {
-                        self.endpoints.insert(name.clone(), Slice::from_endpoints(&object, node))
-                    }
+                    Some(slices) => self.endpoints.insert(name.clone(), slices),
                     None => self.endpoints.remove(&name),
                 };
                 self.changed.insert(name);
@@ -186,6 +172,13 @@ fn trimmed(mut service: Service) -> Service {
     service.metadata.managed_fields = None;
     if let Some(annotations) = &mut service.metadata.annotations {
         annotations.retain(|name, _| name == addresses::SOURCE_RANGES_ANNOTATION);
+    }
+    if let Some(labels) = &mut service.metadata.labels {
+        labels.retain(|name, _| name == translate::PROXY_NAME_LABEL);
+    }
+    if let Some(spec) = &mut service.spec {
+        spec.selector = None;
+        spec.ports.iter_mut().for_each(Vec::shrink_to_fit);
     }
     service
 }

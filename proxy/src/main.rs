@@ -271,15 +271,14 @@ fn run(args: &RunArgs) -> Result<()> {
         metrics.count_from(Arc::clone(&datapath) as _);
         serve(args, &health, &metrics).await?;
         tokio::spawn(collector.run(Duration::from_secs(args.flow_collect_interval)));
-        let source = open_source(args, &node_name).await?;
-        let index = Index::new(Some(node_name));
+        let source = open_source(args, node_name).await?;
         let node_settings = NodeSettings {
             nodeport_addresses: args.nodeport_addresses.clone(),
             node_ips: args.node_ip.clone(),
             service_cidrs: args.service_cidrs.clone(),
         };
         let reconciler = Reconciler {
-            index,
+            index: Index::default(),
             datapath,
             programs,
             cgroup,
@@ -330,9 +329,9 @@ fn stopped() -> Result<()> {
     Ok(())
 }
 
-async fn open_source(args: &RunArgs, node_name: &str) -> Result<Source> {
+async fn open_source(args: &RunArgs, node_name: String) -> Result<Source> {
     if let Some(folder) = &args.manifests {
-        return source::manifests::follow(folder.clone(), node_name.to_owned())
+        return source::manifests::follow(folder.clone(), node_name)
             .with_context(|| format!("cannot follow --manifests {}", folder.display()));
     }
     let config = match &args.kubeconfig {
@@ -347,7 +346,7 @@ async fn open_source(args: &RunArgs, node_name: &str) -> Result<Source> {
             .context("not in a cluster: give --kubeconfig FILE or --manifests DIR")?,
     };
     let client = kube::Client::try_from(config).context("cannot set up the API client")?;
-    Ok(source::api::watch(client, Some(node_name)))
+    Ok(source::api::watch(client, Some(&node_name)))
 }
 
 fn show_status(pins: &PinArgs, output: Output) -> Result<()> {

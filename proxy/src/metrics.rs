@@ -29,6 +29,12 @@ pub struct Metrics {
     registry: Registry,
     /// From the change of an EndpointSlice (its trigger time) to the kernel.
     pub network_programming_duration: Histogram,
+    /// From the arrival of changes at this agent to the kernel.
+    pub change_duration: Histogram,
+    /// When all objects were here for the first time.
+    pub objects_complete_timestamp: Gauge,
+    /// Map operations carried out.
+    pub operations_total: IntCounter,
     /// One pass of index, plan and operations.
     pub sync_duration: Histogram,
     /// When the last one ended well.
@@ -100,6 +106,21 @@ impl Metrics {
                 "From the change of an EndpointSlice to the kernel.",
                 programming_buckets(),
             )?,
+            change_duration: Histogram::with_opts(
+                HistogramOpts::from(own(
+                    "change_duration_seconds",
+                    "From the arrival of changes at this agent to the kernel.",
+                ))
+                .buckets(prometheus::exponential_buckets(0.000_1, 2.0, 15)?),
+            )?,
+            objects_complete_timestamp: Gauge::with_opts(own(
+                "objects_complete_timestamp_seconds",
+                "When the last of the objects that there were at the start had arrived.",
+            ))?,
+            operations_total: IntCounter::with_opts(own(
+                "operations_total",
+                "Operations on maps carried out.",
+            ))?,
             sync_duration: histogram(
                 "sync_proxy_rules_duration_seconds",
                 "One pass from objects to the kernel.",
@@ -147,7 +168,10 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 13] = [
+        let all: [Box<dyn Collector>; 16] = [
+            Box::new(self.objects_complete_timestamp.clone()),
+            Box::new(self.change_duration.clone()),
+            Box::new(self.operations_total.clone()),
             Box::new(self.network_programming_duration.clone()),
             Box::new(self.sync_duration.clone()),
             Box::new(self.sync_last_timestamp.clone()),

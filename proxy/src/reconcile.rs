@@ -148,7 +148,8 @@ impl State {
             let is_due = self.dirty && streams_missing == 0;
             let event = tokio::select! {
                 biased;
-                () = time::sleep_until(next_pass), if is_due => None,
+                // Asked for the time first: the timer's is a millisecond late.
+                () = until(next_pass), if is_due => None,
                 event = source.events.recv() => match event {
                     Some(event) => Some(event),
                     None => return Ok(()),
@@ -190,7 +191,8 @@ impl State {
 
     fn take(&mut self, event: Event, streams_missing: &mut usize) {
         match event {
-            Event::Changes(changes) => {
+            Event::Changes { changes, arrived } => {
+                self.arrivals.begin(arrived, !self.attached);
                 for change in changes {
                     self.arrivals.take(&change, !self.attached, &self.reconciler.metrics);
                     self.reconciler.index.apply(change);
@@ -198,7 +200,12 @@ impl State {
                 self.dirty = true;
                 self.reconciler.health.queued();
             }
-            Event::Synced => *streams_missing = streams_missing.saturating_sub(1),
+            Event::Synced => {
+                *streams_missing = streams_missing.saturating_sub(1);
+                if *streams_missing == 0 {
+                    self.arrivals.complete(&self.reconciler.metrics);
+                }
+            }
             Event::Problems(problems) => {
                 self.source_problems = problems;
                 self.problems_changed();
@@ -273,6 +280,7 @@ impl State {
             datapath.execute(op)?;
         }
         drop(datapath);
+        let done = Instant::now();
         if !self.attached {
             self.attach(&held)?;
         }
@@ -284,7 +292,8 @@ impl State {
         let metrics = &self.reconciler.metrics;
         metrics.synced(&held, (!is_rebuilt).then_some(&plan.ports), started.elapsed());
         self.reconciler.health.synced();
-        self.arrivals.done(metrics);
+        self.arrivals.done(done, metrics);
+        metrics.operations_total.inc_by(u64::try_from(ops).unwrap_or(u64::MAX));
         tracing::debug!(ops, took = ?started.elapsed(), "kernel up to date");
         let has_news = changed.problems || changed.health_checks || plan.shortages_changed;
         if std::mem::take(&mut self.problems_dirty) || is_rebuilt || has_news {
@@ -351,6 +360,13 @@ async fn device_problems_changed(devices: &mut Option<devices::Handle>) {
     match devices {
         Some(devices) => devices.problems_changed().await,
         None => future::pending().await,
+    }
+}
+
+/// Waits, unless it is that late already.
+async fn until(moment: time::Instant) {
+    if time::Instant::now() < moment {
+        time::sleep_until(moment).await;
     }
 }
 

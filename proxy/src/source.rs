@@ -8,6 +8,8 @@ pub mod host;
 pub mod manifests;
 pub mod node;
 
+use std::time::Instant;
+
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::mpsc;
@@ -21,7 +23,12 @@ use crate::{
 #[derive(Debug)]
 pub enum Event {
     /// Objects changed.
-    Changes(Vec<Change>),
+    Changes {
+        /// The changes.
+        changes: Vec<Change>,
+        /// When the last of them came.
+        arrived: Instant,
+    },
     /// One of the streams has delivered its first complete list.
     Synced,
     /// What this source cannot read, all of it; replaces what it said before.

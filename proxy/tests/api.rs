@@ -98,7 +98,7 @@ async fn what_a_broken_watch_missed_is_made_up_for() {
     let all = async {
         while seen.last().map(String::as_str) != Some("-b") || synced < source.streams {
             match source.events.recv().await.expect("the source goes on") {
-                Event::Changes(changes) => seen.extend(changes.into_iter().map(|change| {
+                Event::Changes { changes, .. } => seen.extend(changes.into_iter().map(|change| {
                     let Change::Service(name, object) = change else { panic!("{change:?}") };
                     format!("{}{}", if object.is_some() { '+' } else { '-' }, name.name)
                 })),
@@ -159,7 +159,7 @@ async fn the_own_node_and_service_cidrs_are_told() {
                 Event::Node(known) => node = known,
                 Event::ServiceCidrs(known) => cidrs = known,
                 Event::Synced => synced += 1,
-                Event::Changes(changes) => assert!(changes.is_empty(), "{changes:?}"),
+                Event::Changes { changes, .. } => assert!(changes.is_empty(), "{changes:?}"),
                 other => panic!("{other:?}"),
             }
         }

@@ -106,7 +106,16 @@ pub fn optimised(project: &Project) -> anyhow::Result<Binaries> {
     let started = Instant::now();
     eprintln!("==> building optimised programs (the first time takes several minutes)");
     let mut cargo = project.cargo(&["build", "--release"]);
-    cargo.args(["-p", "podium-proxy", "-p", "podium-ingress", "-p", "podium-tests"]);
+    cargo.args([
+        "-p",
+        "podium-proxy",
+        "-p",
+        "podium-ingress",
+        "-p",
+        "podium-tests",
+        "-p",
+        "podium",
+    ]);
     run(&mut cargo)?;
     eprintln!("    built in {} s", started.elapsed().as_secs());
     Ok(Binaries::at(&project.target_dir().join("release")))

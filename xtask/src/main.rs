@@ -19,7 +19,7 @@ const USAGE: &str = "\
 cargo xtask setup                       install what building and running needs
 cargo xtask demo [--check]              two nodes, real pods, real traffic; --check verifies and ends
 cargo xtask test [--skip NAME]... [NAME]  every test, or those whose name contains NAME
-cargo xtask bench [latency|ingress|all] [--quick]  measures against peers; --quick only shows that it works
+cargo xtask bench [latency|sync|ingress|all] [--quick]  measures against peers; --quick only shows that it works
 cargo xtask ci                          formatting, clippy, house style, every test
 cargo xtask down                        remove whatever a demo or a test left behind
 ";

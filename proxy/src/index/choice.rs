@@ -1,10 +1,7 @@
 //! Which endpoints of a service port traffic gets: readiness (KEP-1669) and topology (KEP-2433,
 //! KEP-4444, KEP-3015). What the choice among them is made by is up to the kernel.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use podium_proxy_ebpf::{AddressPort, Endpoint, Family, Protocol};
 
@@ -22,9 +19,9 @@ struct Candidate {
     place: u8,
 }
 
-/// The endpoints of one service port in one family.
+/// The endpoints of one service port in one family, sorted.
 #[derive(Debug)]
-pub struct Candidates(BTreeMap<AddressPort, Candidate>);
+pub struct Candidates(Vec<(AddressPort, Candidate)>);
 
 impl Candidates {
     /// The endpoints of all slices that answer a port. One that several slices list, as while it
@@ -36,11 +33,12 @@ impl Candidates {
         family: Family,
         node: &LocalNode,
     ) -> Self {
-        let mut merged: BTreeMap<AddressPort, Candidate> = BTreeMap::new();
+        let mut seen = Vec::new();
         for slice in slices.iter().filter(|slice| slice.family == Some(family)) {
             let ports = (slice.ports.iter())
                 .filter(|port| port.name == port_name && port.protocol == Some(protocol));
             for port in ports {
+                seen.reserve(slice.endpoints.len());
                 for endpoint in &slice.endpoints {
                     let at = AddressPort::from(SocketAddr::new(endpoint.ip, port.number));
                     let place = if node.host_ips.contains(&endpoint.ip) {
@@ -50,7 +48,7 @@ impl Candidates {
                     } else {
                         Endpoint::ELSEWHERE
                     };
-                    let seen = Candidate {
+                    let candidate = Candidate {
                         ready: endpoint.ready,
                         serving_terminating: endpoint.serving_terminating,
                         local: endpoint.local,
@@ -58,11 +56,20 @@ impl Candidates {
                         for_zone: slice.for_zone(endpoint, node.zone.as_deref()),
                         place,
                     };
-                    merged.entry(at).and_modify(|known| known.merge(&seen)).or_insert(seen);
+                    seen.push((at, candidate));
                 }
             }
         }
-        Self(merged)
+        // Those of one address stay in the order of their slices.
+        seen.sort_by_key(|(at, _)| *at);
+        seen.dedup_by(|(at, candidate), (known_at, known)| {
+            let is_known = at == known_at;
+            if is_known {
+                known.merge(candidate);
+            }
+            is_known
+        });
+        Self(seen)
     }
 
     /// The list for traffic that may go to any node.
@@ -82,10 +89,12 @@ impl Candidates {
     /// Ready endpoints; when there are none, those both serving and terminating (KEP-1669).
     fn usable(&self, counts: impl Fn(&Candidate) -> bool) -> Vec<Endpoint> {
         let list = |is_usable: fn(&Candidate) -> bool| -> Vec<Endpoint> {
-            (self.0.iter())
+            let mut list: Vec<Endpoint> = (self.0.iter())
                 .filter(|(_, candidate)| is_usable(candidate) && counts(candidate))
                 .map(|(at, candidate)| Endpoint::new(at, candidate.place))
-                .collect()
+                .collect();
+            list.shrink_to_fit();
+            list
         };
         let ready = list(|candidate| candidate.ready);
         if ready.is_empty() { list(|candidate| candidate.serving_terminating) } else { ready }
@@ -95,7 +104,8 @@ impl Candidates {
     /// node or zone would be left without endpoints. Nodes go before zones (KEP-3015).
     fn topology(&self) -> Topology {
         let covers = |hint: fn(&Candidate) -> Hint| {
-            let ready = || self.0.values().filter(|candidate| candidate.ready).map(hint);
+            let candidates = || self.0.iter().map(|(_, candidate)| candidate);
+            let ready = || candidates().filter(|candidate| candidate.ready).map(hint);
             ready().all(|hint| hint != Hint::None) && ready().any(|hint| hint == Hint::Here)
         };
         if covers(|candidate| candidate.for_node) {

@@ -4,14 +4,18 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::{
     core::v1::{EndpointAddress, EndpointSubset, Endpoints},
-    discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
+    discovery::v1::EndpointPort,
 };
 use podium_proxy_ebpf::{Family, Protocol};
 
+use super::object::{EndpointObject, SliceObject};
 use crate::model::{ObjectName, Problem, family_of};
 
 /// The label that ties a slice to its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// When its cause happened, as its controller notes it.
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// One list of endpoints that share their ports.
 #[derive(Clone, Debug)]
@@ -28,6 +32,8 @@ pub struct Slice {
     pub zones: Vec<Vec<String>>,
     /// What was left out of it.
     pub problems: Vec<Problem>,
+    /// When the cause of its last change happened, if that is known.
+    pub triggered: Option<jiff::Timestamp>,
 }
 
 /// A port all endpoints of a slice have.
@@ -87,17 +93,19 @@ fn is_usable(ip: IpAddr) -> bool {
 
 impl Slice {
     /// From an EndpointSlice, as seen from `node`.
-    pub fn from_object(object: &EndpointSlice, node: Option<&str>) -> Self {
+    pub fn from_object(object: &SliceObject, node: Option<&str>) -> Self {
         let metadata = &object.metadata;
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let name = metadata.name.clone().unwrap_or_default();
         let mut slice = Self {
             service: ObjectName { namespace: namespace.clone(), name: String::new() },
             family: None,
-            ports: Vec::new(),
-            endpoints: Vec::new(),
+            ports: Vec::with_capacity(object.ports.len()),
+            endpoints: Vec::with_capacity(object.endpoints.len()),
             zones: Vec::new(),
             problems: Vec::new(),
+            triggered: (metadata.annotations.as_ref())
+                .and_then(|annotations| annotations.get(TRIGGER_TIME)?.parse().ok()),
         };
         let what = format!("EndpointSlice {namespace}/{name}");
         match metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL)) {
@@ -118,10 +126,10 @@ impl Slice {
                 None
             }
         };
-        for (index, port) in object.ports.iter().flatten().enumerate() {
+        for (index, port) in object.ports.iter().enumerate() {
             slice.add_port(&what, index, port);
         }
-        for (index, endpoint) in object.endpoints.iter().flatten().enumerate() {
+        for (index, endpoint) in object.endpoints.iter().enumerate() {
             slice.add_endpoint(&what, index, endpoint, node);
         }
         slice
@@ -148,7 +156,13 @@ impl Slice {
         }
     }
 
-    fn add_endpoint(&mut self, what: &str, index: usize, from: &Endpoint, node: Option<&str>) {
+    fn add_endpoint(
+        &mut self,
+        what: &str,
+        index: usize,
+        from: &EndpointObject,
+        node: Option<&str>,
+    ) {
         let Some(family) = self.family else { return };
         // Consumers use the first address only, all of them being the same endpoint.
         let text = from.addresses.first().map_or("", String::as_str);
@@ -161,10 +175,9 @@ impl Slice {
             }
         };
         // Unset means ready; an unset `serving` follows `ready` (discovery/v1).
-        let conditions = from.conditions.as_ref();
-        let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
-        let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
-        let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+        let ready = from.conditions.ready.unwrap_or(true);
+        let serving = from.conditions.serving.unwrap_or(ready);
+        let terminating = from.conditions.terminating.unwrap_or(false);
         let hints = from.hints.as_ref();
         let nodes = hints.and_then(|hints| hints.for_nodes.as_deref()).unwrap_or(&[]);
         let for_node = if nodes.is_empty() {
@@ -235,6 +248,7 @@ impl Slice {
             endpoints: Vec::new(),
             zones: Vec::new(),
             problems: Vec::new(),
+            triggered: None,
         };
         let what = format!("Endpoints {service}");
         for (port_index, port) in subset.ports.iter().flatten().enumerate() {

@@ -12,14 +12,18 @@ use podium_proxy_ebpf::Span;
 pub struct Spans {
     /// Start → length; neighbours are joined.
     free: BTreeMap<u32, u32>,
+    /// Of all these together.
+    free_len: u32,
     resting: Vec<Span>,
+    /// Of all these together.
+    resting_len: u32,
 }
 
 impl Spans {
     /// An array of `len` elements, all free.
     pub fn new(len: u32) -> Self {
         let free = if len == 0 { BTreeMap::new() } else { BTreeMap::from([(0, len)]) };
-        Self { free, resting: Vec::new() }
+        Self { free, free_len: len, resting: Vec::new(), resting_len: 0 }
     }
 
     /// The first gap with room for `len` elements.
@@ -31,6 +35,7 @@ impl Spans {
         if room > len {
             self.free.insert(start + len, room - len);
         }
+        self.free_len -= len;
         Some(Span { start, len })
     }
 
@@ -57,6 +62,7 @@ impl Spans {
         if end < start + room {
             self.free.insert(end, start + room - end);
         }
+        self.free_len -= span.len;
         true
     }
 
@@ -64,6 +70,7 @@ impl Spans {
     pub fn rest(&mut self, span: Span) {
         if span.len > 0 {
             self.resting.push(span);
+            self.resting_len += span.len;
         }
     }
 
@@ -74,6 +81,7 @@ impl Spans {
 
     /// Frees what rests: no program can be reading it any more.
     pub fn wake(&mut self) {
+        self.resting_len = 0;
         for span in std::mem::take(&mut self.resting) {
             self.give_back(span);
         }
@@ -85,6 +93,7 @@ impl Spans {
         if len == 0 {
             return;
         }
+        self.free_len += len;
         if let Some((before, room)) =
             self.free.range(..start).next_back().map(|(before, room)| (*before, *room))
             && before + room == start
@@ -100,8 +109,8 @@ impl Spans {
     }
 
     /// Elements that are not in use, though they may rest.
-    pub fn unused_len(&self) -> u32 {
-        self.free_len() + self.resting.iter().map(|span| span.len).sum::<u32>()
+    pub const fn unused_len(&self) -> u32 {
+        self.free_len + self.resting_len
     }
 
     /// The most that there may be room for in one piece: what rests may join what is free.
@@ -113,8 +122,8 @@ impl Spans {
     }
 
     /// Elements that are neither in use nor resting.
-    pub fn free_len(&self) -> u32 {
-        self.free.values().sum()
+    pub const fn free_len(&self) -> u32 {
+        self.free_len
     }
 }
 

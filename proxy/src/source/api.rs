@@ -4,12 +4,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     pin::pin,
+    time::Instant,
 };
 
 use futures::StreamExt as _;
 use k8s_openapi::api::{
     core::v1::{Node, Service},
-    discovery::v1::EndpointSlice,
     networking::v1::ServiceCIDR,
 };
 use kube::{
@@ -22,14 +22,18 @@ use tracing::{debug, warn};
 
 use super::{Event, Source, channel, node, object_name};
 use crate::{
-    index::{Change, translate::PROXY_NAME_LABEL},
+    index::{Change, object::SliceObject, slice::Slice, translate::PROXY_NAME_LABEL},
     model::ObjectName,
 };
 
 /// Slices of headless Services carry this label; no proxy needs them.
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
-/// Starts to watch. The tasks end when the receiver is dropped.
+/// Objects in one answer to a list. A slice may have a thousand endpoints: what is read at once stays
+/// small, and is cut down before the next answer.
+const PAGE_LEN: u32 = 100;
+
+/// Starts to watch, as the node with this name. The tasks end when the receiver is dropped.
 pub fn watch(client: Client, node_name: Option<&str>) -> Source {
     let (sender, events) = channel();
     let problems = Some(super::events::start(client.clone(), node_name));
@@ -38,15 +42,19 @@ pub fn watch(client: Client, node_name: Option<&str>) -> Source {
         Api::all(client.clone()),
         services,
         sender.clone(),
-        Change::Service,
+        |name, service| Change::Service(name, service.map(Box::new)),
     ));
     let slices =
         watcher::Config::default().labels(&format!("!{PROXY_NAME_LABEL},!{HEADLESS_LABEL}"));
-    tokio::spawn(follow::<EndpointSlice>(
+    let seen_from = node_name.map(str::to_owned);
+    tokio::spawn(follow::<SliceObject>(
         Api::all(client.clone()),
         slices,
         sender.clone(),
-        Change::Slice,
+        move |name, slice| {
+            let cut_down = |slice| Box::new(Slice::from_object(&slice, seen_from.as_deref()));
+            Change::Slice(name, slice.map(cut_down))
+        },
     ));
     tokio::spawn(follow_service_cidrs(Api::all(client.clone()), sender.clone()));
     let Some(node) = node_name else {
@@ -63,7 +71,7 @@ async fn follow<K>(
     api: Api<K>,
     config: watcher::Config,
     sender: mpsc::Sender<Event>,
-    change: fn(ObjectName, Option<Box<K>>) -> Change,
+    change: impl Fn(ObjectName, Option<K>) -> Change,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -72,13 +80,14 @@ async fn follow<K>(
     let mut listed: BTreeSet<ObjectName> = BTreeSet::new();
     let mut batch: Vec<Change> = Vec::new();
     let mut synced = false;
-    let mut stream = pin!(watcher(api, config).default_backoff());
+    let mut stream = pin!(watcher(api, config.page_size(PAGE_LEN)).default_backoff());
     while let Some(event) = stream.next().await {
+        let arrived = Instant::now();
         let changes = match event {
             Ok(watcher::Event::Apply(object)) => {
                 let name = object_name(object.meta());
                 known.insert(name.clone());
-                vec![change(name, Some(Box::new(object)))]
+                vec![change(name, Some(object))]
             }
             Ok(watcher::Event::Delete(object)) => {
                 let name = object_name(object.meta());
@@ -93,7 +102,7 @@ async fn follow<K>(
             Ok(watcher::Event::InitApply(object)) => {
                 let name = object_name(object.meta());
                 listed.insert(name.clone());
-                batch.push(change(name, Some(Box::new(object))));
+                batch.push(change(name, Some(object)));
                 continue;
             }
             Ok(watcher::Event::InitDone) => {
@@ -107,7 +116,7 @@ async fn follow<K>(
                 continue;
             }
         };
-        if sender.send(Event::Changes(changes)).await.is_err() {
+        if sender.send(Event::Changes { changes, arrived }).await.is_err() {
             return;
         }
         if !synced && batch.is_empty() && listed.is_empty() {

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::core::v1::Service;
 use podium_proxy::{
-    index::{Change, Index},
+    index::{Change, Index, object::SliceObject, slice::Slice},
     plan::{
         self,
         held::{Held, Limits},
@@ -83,7 +83,8 @@ fn drawn_change() -> impl Strategy<Value = Change> {
             "addressType": "IPv4", "ports": [{"port": 8080}],
             "endpoints": [{"addresses": [format!("10.0.0.{last}")], "nodeName": "node-a"}],
         });
-        let slice = exists.then(|| serde_json::from_value(value).unwrap());
+        let slice: SliceObject = serde_json::from_value(value).unwrap();
+        let slice = exists.then(|| Box::new(Slice::from_object(&slice, Some("node-a"))));
         Change::Slice(object(&name), slice)
     });
     prop_oneof![service, slice]
@@ -96,7 +97,7 @@ proptest! {
     fn changes_one_by_one_lead_where_all_at_once_do(
         changes in proptest::collection::vec((drawn_change(), any::<bool>()), 1..40),
     ) {
-        let mut index = Index::new(Some("node-a".to_owned()));
+        let mut index = Index::default();
         index.set_local_node(node_a());
         let mut last = std::collections::BTreeMap::new();
         let mut before = index.desired().clone();
@@ -125,7 +126,7 @@ proptest! {
             before = now.clone();
         }
         index.update();
-        let mut fresh = Index::new(Some("node-a".to_owned()));
+        let mut fresh = Index::default();
         fresh.set_local_node(node_a());
         last.into_values().for_each(|change| fresh.apply(change));
         fresh.update();
@@ -138,7 +139,7 @@ proptest! {
 /// And prints what it costs among 5,000 Services with 250,000 endpoints.
 #[test]
 fn one_change_among_many_is_a_few_operations() {
-    let mut index = Index::new(Some("node-a".to_owned()));
+    let mut index = Index::default();
     index.set_local_node(node_a());
     let slice_of = |number: usize, shift: usize| {
         let endpoints: Vec<Value> = (0..50)
@@ -154,7 +155,8 @@ fn one_change_among_many_is_a_few_operations() {
             },
             "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": endpoints,
         });
-        let slice: EndpointSlice = serde_json::from_value(value).unwrap();
+        let slice: SliceObject = serde_json::from_value(value).unwrap();
+        let slice = Slice::from_object(&slice, Some("node-a"));
         Change::Slice(object(&format!("s{number}-a")), Some(Box::new(slice)))
     };
     for number in 0..5_000 {

@@ -8,12 +8,9 @@ mod node;
 use std::{fmt::Write as _, net::IpAddr};
 
 use expect_test::{Expect, expect};
-use k8s_openapi::api::{
-    core::v1::{Endpoints, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use podium_proxy::{
-    index::{Change, Index},
+    index::{Change, Index, object::SliceObject, slice::Slice},
     model::{LocalNode, ObjectName, Reach},
 };
 use podium_proxy_ebpf::{Endpoint, FrontendKind};
@@ -39,7 +36,7 @@ fn node_a() -> LocalNode {
 }
 
 fn index(yaml: &str) -> Index {
-    let mut index = Index::new(Some("node-a".to_owned()));
+    let mut index = Index::default();
     index.set_local_node(node_a());
     apply(&mut index, yaml);
     index
@@ -51,11 +48,11 @@ fn apply(index: &mut Index, yaml: &str) {
         value["metadata"]["namespace"] = "default".into();
         let name = object(value["metadata"]["name"].as_str().unwrap());
         index.apply(if value.get("addressType").is_some() {
-            let slice: EndpointSlice = serde_json::from_value(value).unwrap();
-            Change::Slice(name, Some(Box::new(slice)))
+            let slice: SliceObject = serde_json::from_value(value).unwrap();
+            Change::Slice(name, Some(Box::new(Slice::from_object(&slice, Some("node-a")))))
         } else if value.get("subsets").is_some() {
             let endpoints: Endpoints = serde_json::from_value(value).unwrap();
-            Change::Endpoints(name, Some(Box::new(endpoints)))
+            Change::Endpoints(name, Some(Slice::from_endpoints(&endpoints, Some("node-a"))))
         } else {
             let service: Service = serde_json::from_value(value).unwrap();
             Change::Service(name, Some(Box::new(service)))
