@@ -113,3 +113,66 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     start.eq_ignore_ascii_case(name).then_some(rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(pieces: &[&[u8]], length: usize) -> Result<Progress, String> {
+        let mut answer = Answer::default();
+        let mut last = Ok(Progress::Partial);
+        for piece in pieces {
+            last = answer.take(piece, length);
+            if last.is_err() {
+                break;
+            }
+        }
+        last
+    }
+
+    #[test]
+    fn an_answer_may_come_in_any_pieces() {
+        let text = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-Length: 3\r\n\r\nabc";
+        for at in 0..text.len() {
+            let (first, rest) = text.split_at(at);
+            assert_eq!(take(&[first, rest], 3), Ok(Progress::Whole { again: true }), "{at}");
+            assert_eq!(take(&[first], 3), Ok(Progress::Partial), "{at}");
+        }
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        assert_eq!(take(&bytes, 3), Ok(Progress::Whole { again: true }));
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_an_error() {
+        let head = |lines: &str| format!("HTTP/1.1 {lines}\r\n\r\n").into_bytes();
+        for (wrong, bytes) in [
+            ("status", head("404 Not Found\r\nContent-Length: 0")),
+            ("length", head("200 OK\r\nContent-Length: 4")),
+            ("no length", head("200 OK\r\nTransfer-Encoding: chunked")),
+        ] {
+            assert!(take(&[&bytes], 0).is_err(), "{wrong}");
+        }
+        let mut long = head("200 OK\r\nContent-Length: 1");
+        long.extend_from_slice(b"ab");
+        assert!(take(&[&long], 1).is_err());
+    }
+
+    #[test]
+    fn the_last_answer_of_a_connection_says_so() {
+        let text = b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(take(&[text], 0), Ok(Progress::Whole { again: false }));
+    }
+
+    #[test]
+    fn the_end_of_a_header_is_found_wherever_it_lies() {
+        for before in 0..9 {
+            let mut text = vec![b'x'; before];
+            assert_eq!(end_of_head(&text), None);
+            text.extend_from_slice(b"\r\n\r\nrest");
+            assert_eq!(end_of_head(&text), Some(before + 4), "{before}");
+            text.truncate(before + 3);
+            assert_eq!(end_of_head(&text), None, "{before}");
+        }
+        assert_eq!(end_of_head(b"a\n\r\n\r\n"), Some(6));
+    }
+}
