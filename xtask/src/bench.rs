@@ -100,10 +100,11 @@ pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
         measure(&bench, &mut report).with_context(|| format!("measure {name}"))
     });
     podium_tests::down::down(bench.workdir.path()).context("take the benchmark down")?;
-    result?;
     let folder = project.target_dir().join("bench");
     report.write(&folder, &machine())?;
     report.print();
+    // What was found until then is worth having.
+    result?;
     println!("\n{} s; report and plots in {}", started.elapsed().as_secs(), folder.display());
     let broken: Vec<_> = report.broken(choice.quick).map(|promise| &*promise.what).collect();
     for what in &broken {

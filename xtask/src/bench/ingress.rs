@@ -198,12 +198,10 @@ fn many_apart(
         for round in 0..rounds {
             let source = Source::Cluster(cluster);
             let mut one = Contender::start(bench, ground, kind, routes, source)?;
-            memory.take(bench, ground, &mut one, time_ms)?;
-            progress.step();
-            if round + 1 < rounds {
-                continue;
-            }
+            memory.take_idle(&one)?;
             match kind {
+                // Once.
+                _ if round > 0 => {}
                 Kind::Podium => {
                     let pen = Pen::Cluster(cluster);
                     changes::measure(ground, &one, pen, scale.changes, report)?;
@@ -211,6 +209,8 @@ fn many_apart(
                 Kind::Nginx => changes::measure_reload(ground, &one, 5, report)?,
                 Kind::NginxByLine | Kind::Haproxy => {}
             }
+            memory.take_served(bench, ground, &mut one, time_ms)?;
+            progress.step();
         }
         memory.summarise(kind, scale.apart, !bench.quick, report);
     }

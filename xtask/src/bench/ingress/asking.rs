@@ -1,6 +1,6 @@
 //! One request at a time on one connection, by this process: to see when something takes effect.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -43,27 +43,20 @@ impl Asker {
         };
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench\r\n\r\n");
         stream.write_all(request.as_bytes())?;
-        let (mut bytes, mut buffer) = (Vec::new(), [0; 16 << 10]);
-        loop {
-            let count = stream.read(&mut buffer)?;
-            bytes.extend_from_slice(&buffer[..count]);
-            let text = String::from_utf8_lossy(&bytes);
-            if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let length = value_of(head, "content-length").and_then(|text| text.parse().ok());
-                let whole = length.map_or(count == 0, |length: usize| body.len() >= length);
-                if whole {
-                    let answer = parse(head, body)?;
-                    let closes = value_of(head, "connection") == Some("close");
-                    if length.is_some() && !closes {
-                        self.stream = Some(stream);
-                    }
-                    return Ok(answer);
-                }
-            }
-            if count == 0 {
+        let mut input = BufReader::new(&stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if input.read_line(&mut head)? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
+        let length = value_of(&head, "content-length").and_then(|text| text.parse().ok());
+        let mut body = vec![0; length.ok_or(ErrorKind::InvalidData)?];
+        input.read_exact(&mut body)?;
+        if value_of(&head, "connection") != Some("close") {
+            self.stream = Some(stream);
+        }
+        parse(&head, &String::from_utf8_lossy(&body))
     }
 }
 

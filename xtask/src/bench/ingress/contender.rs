@@ -199,9 +199,14 @@ impl Contender {
             let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
             if lines >= requests { Ok(()) } else { Err(format!("{lines} lines")) }
         })?;
-        let file = fs::File::options().write(true).open(log);
+        self.empty_log()
+    }
+
+    /// Forgets what it has logged.
+    pub fn empty_log(&self) -> anyhow::Result<()> {
+        let file = fs::File::options().write(true).open(&self.log);
         let emptied = file.and_then(|file| file.set_len(0));
-        emptied.with_context(|| format!("empty {}", log.display()))
+        emptied.with_context(|| format!("empty {}", self.log.display()))
     }
 }
 

@@ -25,21 +25,22 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Looks at a contender that has just started, then at it after some load.
-    pub fn take(
+    /// Looks at a contender that has just started.
+    pub fn take_idle(&mut self, contender: &Contender) -> anyhow::Result<()> {
+        self.idle.push(mib(contender, "Pss")?);
+        self.idle_rss.push(mib(contender, "Rss")?);
+        Ok(())
+    }
+
+    /// Looks at it after some load on all routes.
+    pub fn take_served(
         &mut self,
         bench: &Bench,
         ground: &Ground,
         contender: &mut Contender,
         time_ms: u32,
     ) -> anyhow::Result<()> {
-        let mib = |contender: &Contender, field: &str| -> anyhow::Result<f64> {
-            #[expect(clippy::cast_precision_loss, reason = "bytes of memory fit a double exactly")]
-            let bytes = contender.memory_bytes(field)? as f64;
-            Ok(bytes / MIB)
-        };
-        self.idle.push(mib(contender, "Pss")?);
-        self.idle_rss.push(mib(contender, "Rss")?);
+        contender.empty_log()?;
         let case = Case { tls: false, fresh: false, kib: 1 };
         let args = load::args(contender, case, time_ms, None);
         load::run(bench, ground, contender, &args)?;
@@ -71,4 +72,10 @@ impl Memory {
             });
         }
     }
+}
+
+fn mib(contender: &Contender, field: &str) -> anyhow::Result<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "bytes of memory fit a double exactly")]
+    let bytes = contender.memory_bytes(field)? as f64;
+    Ok(bytes / MIB)
 }
