@@ -26,6 +26,7 @@ const SPREAD_MAX: f64 = 0.5;
 /// The service whose endpoints change, and its Ingress.
 const NAME: &str = "changing";
 const HOST: &str = "changing.bench.example";
+const ENDPOINTS_REPLACED: &str = "endpoints of a service replaced";
 /// Between two changes, so that each is one of its own.
 const PAUSE: Duration = Duration::from_millis(60);
 
@@ -77,8 +78,7 @@ pub fn measure(
     let routes = ground
         .on_client(|| Changes::time(count, contender, |turn| route_change(contender, pen, turn)))?;
     let size = contender.routes.count();
-    let whats = ["endpoints of a service replaced", "a route added"];
-    for (what, changes) in whats.into_iter().zip([endpoints, routes]) {
+    for (what, changes) in [("a route added", routes), (ENDPOINTS_REPLACED, endpoints)] {
         report.figure(Figure {
             part: "ingress",
             what: format!("from a change to its effect: {what}, {size} routes"),
@@ -215,7 +215,7 @@ pub fn measure_reload(
     report.figure(Figure {
         part: "ingress",
         what: format!(
-            "from a change to its effect: endpoints of a service replaced, {} routes",
+            "from a change to its effect: {ENDPOINTS_REPLACED}, {} routes",
             routes.count()
         ),
         contender: "nginx, configuration read again".to_owned(),

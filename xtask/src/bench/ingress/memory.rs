@@ -47,31 +47,46 @@ impl Memory {
         self.served.push(mib(contender, "Pss")?);
         Ok(())
     }
+}
 
-    /// Figures, and the promise where the size is the one that it is about.
-    pub fn summarise(&self, kind: Kind, routes: u32, is_promised: bool, report: &mut Report) {
-        for (what, value) in [("", &self.idle), (", after load", &self.served)] {
-            report.figure(Figure {
-                part: "ingress",
-                what: format!("memory with {routes} routes, each with its service{what}"),
-                contender: kind.name().to_owned(),
-                unit: "MiB",
-                value: value.clone(),
-                ratio: None,
-                more: json!({ "rss": self.idle_rss.to_json() }),
-            });
-        }
-        if kind == Kind::Podium && is_promised {
-            report.promise(Promise {
-                what: format!("resident memory of podium-ingress with {routes} routes"),
-                unit: "MiB",
-                found: self.idle_rss.clone(),
-                bar: Bar::AtMost(PODIUM_MIB_MAX),
-                spread_max: 0.05,
-                steady: false,
-            });
-        }
+/// Figures of all, and the promise where the size is the one that it is about.
+pub fn summarise(all: &[(Kind, Memory)], routes: u32, is_promised: bool, report: &mut Report) {
+    let what = format!("memory with {routes} routes, each with its service");
+    for (kind, memory) in all {
+        report.figure(Figure {
+            part: "ingress",
+            what: what.clone(),
+            contender: kind.name().to_owned(),
+            unit: "MiB",
+            value: memory.idle.clone(),
+            ratio: None,
+            more: json!({ "rss": memory.idle_rss.to_json() }),
+        });
     }
+    for (kind, memory) in all {
+        report.figure(Figure {
+            part: "ingress",
+            what: format!("{what}, after load"),
+            contender: kind.name().to_owned(),
+            unit: "MiB",
+            value: memory.served.clone(),
+            ratio: None,
+            more: json!({}),
+        });
+    }
+    for (_, memory) in all.iter().filter(|(kind, _)| is_promised && *kind == Kind::Podium) {
+        report.promise(Promise {
+            what: format!("resident memory of podium-ingress with {routes} routes"),
+            unit: "MiB",
+            found: memory.idle_rss.clone(),
+            bar: Bar::AtMost(PODIUM_MIB_MAX),
+            spread_max: 0.05,
+            steady: false,
+        });
+    }
+    let bars: Vec<(String, f64)> =
+        all.iter().map(|(kind, memory)| (kind.name().to_owned(), memory.idle.median())).collect();
+    report.plot_bars("ingress-memory", &what, "MiB", &bars);
 }
 
 fn mib(contender: &Contender, field: &str) -> anyhow::Result<f64> {
