@@ -39,6 +39,12 @@ pub fn run(project: &Project) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Brings the programs that benchmarks measure against.
+pub fn peers() -> anyhow::Result<()> {
+    machine::check().map_err(Unusable)?;
+    packages::ensure_peers()
+}
+
 fn bpf_linker(project: &Project) -> anyhow::Result<()> {
     let installed = cargo_home().join("bin/bpf-linker");
     let version = build::output(project.command(&installed.to_string_lossy()).arg("--version"));

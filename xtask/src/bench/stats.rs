@@ -10,6 +10,12 @@ pub const ROUNDS_MIN: usize = 5;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rounds(Vec<f64>);
 
+impl From<Vec<f64>> for Rounds {
+    fn from(figures: Vec<f64>) -> Rounds {
+        Rounds(figures)
+    }
+}
+
 impl Rounds {
     /// Adds the figure of the next round.
     pub fn push(&mut self, figure: f64) {
@@ -32,6 +38,11 @@ impl Rounds {
             odd if odd % 2 == 1 => sorted[middle],
             _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
         }
+    }
+
+    /// Of all rounds together.
+    pub fn sum(&self) -> f64 {
+        self.0.iter().sum()
     }
 
     /// The least.
@@ -136,7 +147,9 @@ pub fn percentile(sorted: &[u64], percent: f64) -> f64 {
         clippy::cast_sign_loss,
         reason = "a rank in a list held in memory is small and positive"
     )]
-    let rank = ((percent * sorted.len() as f64 / 100.0).ceil() as usize).clamp(1, sorted.len());
+    // 99.9 is a little more than itself as a double.
+    let rank =
+        ((percent * sorted.len() as f64 / 100.0 - 1e-9).ceil() as usize).clamp(1, sorted.len());
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a request fit a double exactly")]
     let value = sorted[rank - 1] as f64;
     value

@@ -42,10 +42,22 @@ const HEADERS_MORE: &str = "/usr/lib/nginx/modules/ngx_http_headers_more_filter_
 /// Tells maintainer scripts whether to start services (Debian Policy 9.3.3, invoke-rc.d).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// Whom benchmarks measure against.
+const PEERS: &[(&str, &str)] = &[("nginx-light", "nginx"), ("haproxy", "haproxy")];
+
 /// Installs what is missing.
 pub fn ensure() -> anyhow::Result<()> {
+    ensure_all(PACKAGES)
+}
+
+/// Installs what is missing of what benchmarks measure against.
+pub fn ensure_peers() -> anyhow::Result<()> {
+    ensure_all(PEERS)
+}
+
+fn ensure_all(packages: &[(&'static str, &'static str)]) -> anyhow::Result<()> {
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, sign)| !is_there(sign)).map(|(package, _)| *package).collect();
+        packages.iter().filter(|(_, sign)| !is_there(sign)).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -72,7 +84,9 @@ fn is_there(sign: &str) -> bool {
         return Path::new(sign).exists();
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(sign).is_file())
+    // Programs for root may not be on the path of who asks.
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).any(|dir| dir.join(sign).is_file())
 }
 
 fn apt_get(args: &[&str]) -> anyhow::Result<()> {

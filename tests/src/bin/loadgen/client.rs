@@ -11,6 +11,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::{Value, json};
 
+use crate::seen::Seen;
+
 /// Length of requests and answers.
 pub const REQUEST_BYTES: usize = 64;
 /// First byte of a request on a connection that goes on.
@@ -91,40 +93,12 @@ fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// What was seen.
-#[derive(Default)]
-struct Seen {
-    took_ns: Vec<u64>,
-    failed: u64,
-    last_failure: Option<String>,
-}
-
 impl Seen {
     fn take(&mut self, result: io::Result<Duration>) {
         match result {
-            Ok(took) => self.took_ns.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
-            Err(error) => {
-                self.failed += 1;
-                self.last_failure = Some(error.to_string());
-            }
+            Ok(took) => self.took(took),
+            Err(error) => self.fail(error.to_string()),
         }
-    }
-
-    fn report(mut self, elapsed: Duration, cpu_ns: Option<u64>) -> Value {
-        self.took_ns.sort_unstable();
-        let last = self.took_ns.len().saturating_sub(1);
-        let at = |per_mille: usize| {
-            let rank = (self.took_ns.len() * per_mille).div_ceil(1000);
-            self.took_ns.get(rank.saturating_sub(1).min(last))
-        };
-        json!({
-            "count": self.took_ns.len(),
-            "failed": self.failed,
-            "lastFailure": self.last_failure,
-            "seconds": elapsed.as_secs_f64(),
-            "cpuNs": cpu_ns,
-            "ns": { "p50": at(500), "p90": at(900), "p99": at(990), "p99.9": at(999) },
-        })
     }
 }
 
@@ -174,7 +148,7 @@ pub fn for_count(
         let (client, target) = pick(&mut clients, turn);
         client.exchange(target)?;
     }
-    seen.took_ns.reserve(usize::try_from(count).unwrap_or(0));
+    seen.expect(usize::try_from(count).unwrap_or(0));
     let (started, cpu_before) = (Instant::now(), cpu_time()?);
     for turn in 0..count {
         let (client, target) = pick(&mut clients, turn);
@@ -182,7 +156,9 @@ pub fn for_count(
         seen.take(result);
     }
     let used = (cpu_time()? - cpu_before).num_nanoseconds();
-    Ok(seen.report(started.elapsed(), u64::try_from(used).ok()))
+    let mut report = seen.report(started.elapsed());
+    report["cpuNs"] = json!(used);
+    Ok(report)
 }
 
 /// As many exchanges as fit into a time, by several clients at once.
@@ -211,12 +187,9 @@ pub fn for_time(
     });
     let mut total = Seen::default();
     for seen in all {
-        let seen = seen?;
-        total.took_ns.extend(seen.took_ns);
-        total.failed += seen.failed;
-        total.last_failure = total.last_failure.or(seen.last_failure);
+        total.extend(seen?);
     }
-    Ok(total.report(started.elapsed(), None))
+    Ok(total.report(started.elapsed()))
 }
 
 fn clients(exchange: Exchange, targets: &[SocketAddr]) -> io::Result<Vec<(Client, SocketAddr)>> {

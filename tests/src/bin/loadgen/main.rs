@@ -2,6 +2,9 @@
 //! measured. Prints what it saw as one JSON object.
 
 mod client;
+mod http;
+mod poll;
+mod seen;
 mod server;
 
 use std::net::SocketAddr;
@@ -16,6 +19,9 @@ usage: loadgen serve --listen IP:PORT[,IP:PORT...]
        loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --count N [--warmup N]
        loadgen tcp-fresh|tcp-kept|udp --to IP:PORT[,IP:PORT...] --seconds N [--clients N]
        loadgen who --to IP:PORT[,IP:PORT...] --count N
+       loadgen http-serve --listen IP:PORT
+       loadgen http --to IP:PORT [--tls] [--fresh] [--hosts N] [--paths N] [--bytes N]
+                    [--connections N] [--rate N] [--warmup-ms N] --time-ms N
 every one of them with --cpu N to stay on one processor";
 
 fn main() -> ExitCode {
@@ -36,9 +42,22 @@ fn run(args: &[String]) -> Result<String, String> {
     let (action, flags) = args.split_first().ok_or("an action is missing")?;
     let flags = Flags(flags);
     stay_on(flags.text("--cpu"))?;
-    if action == "serve" {
-        let listen = flags.addresses("--listen")?;
-        return server::serve(&listen).map_err(|error| format!("serving on {listen:?}: {error}"));
+    match action.as_str() {
+        "serve" => {
+            let listen = flags.addresses("--listen")?;
+            return server::serve(&listen)
+                .map_err(|error| format!("serving on {listen:?}: {error}"));
+        }
+        "http-serve" => {
+            let listen = flags.addresses("--listen")?[0];
+            return http::serve::serve(listen)
+                .map_err(|error| format!("serving on {listen}: {error}"));
+        }
+        "http" => {
+            let seen = http::load(&flags.habit()?).map_err(|error| format!("http: {error}"))?;
+            return Ok(seen.to_string());
+        }
+        _ => {}
     }
     let targets = flags.addresses("--to")?;
     if action == "who" {
@@ -96,5 +115,35 @@ impl Flags<'_> {
             Some(text) => text.parse().map_err(|_| format!("{flag}: {text:?} is no number")),
             None => Ok(default),
         }
+    }
+
+    fn small<T: TryFrom<u64>>(&self, flag: &str, default: u64) -> Result<T, String> {
+        T::try_from(self.number(flag, default)?).map_err(|_| format!("{flag} is too large"))
+    }
+
+    fn is_set(&self, flag: &str) -> bool {
+        self.0.iter().any(|arg| arg == flag)
+    }
+
+    fn habit(&self) -> Result<http::Habit, String> {
+        let to = self.addresses("--to")?[0];
+        let rate = self.small("--rate", 0)?;
+        let time_ms = self.number("--time-ms", 0)?;
+        let connections = self.small("--connections", 32)?;
+        if !(1..=120_000).contains(&time_ms) || !(1..=4096).contains(&connections) {
+            return Err("want --time-ms up to 120000 and --connections up to 4096".into());
+        }
+        Ok(http::Habit {
+            to,
+            tls: self.is_set("--tls"),
+            fresh: self.is_set("--fresh"),
+            hosts: self.small("--hosts", 1)?,
+            paths: self.small("--paths", 1)?,
+            bytes: self.small("--bytes", 1024)?,
+            connections,
+            rate: Some(rate).filter(|rate| *rate > 0),
+            warmup: Duration::from_millis(self.number("--warmup-ms", 0)?),
+            time: Duration::from_millis(time_ms),
+        })
     }
 }
