@@ -30,6 +30,7 @@ pub mod check;
 mod class;
 mod controller;
 mod credentials;
+mod few;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handover;
