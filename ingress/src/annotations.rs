@@ -211,11 +211,7 @@ pub struct Annotated {
 }
 
 /// Reads the annotations of an Ingress over the given defaults.
-pub fn parse(
-    ingress: &ObjectKey,
-    annotations: &Annotations,
-    defaults: &Settings,
-) -> Annotated {
+pub fn parse(ingress: &ObjectKey, annotations: &Annotations, defaults: &Settings) -> Annotated {
     let mut read = Annotated { settings: defaults.clone(), closed: false, problems: Vec::new() };
     for (name, value) in annotations.iter() {
         // Our own annotations keep their prefix as part of the name.

@@ -203,7 +203,7 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// When it joined others that were there before, unless it never had to start slowly.
     joined: Moment,
-    slow_start: Duration,
+    slow_start_ms: u32,
     /// Connections that failed.
     pub passive: Passive,
     /// What probes say.
@@ -220,7 +220,8 @@ impl Endpoint {
         latency: Latency,
     ) -> Endpoint {
         let (passive, probed) = (Passive::default(), Probed::default());
-        Endpoint { address, joined, slow_start, passive, probed, latency }
+        let slow_start_ms = u32::try_from(slow_start.as_millis()).unwrap_or(u32::MAX);
+        Endpoint { address, joined, slow_start_ms, passive, probed, latency }
     }
 
     /// Its share of requests, 0.1 to 1.
@@ -230,7 +231,7 @@ impl Endpoint {
         }
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a start are few")]
         let age_ms = now.0.saturating_sub(self.joined.0) as f64;
-        let full_ms = self.slow_start.as_secs_f64() * 1000.0;
+        let full_ms = f64::from(self.slow_start_ms);
         (0.1 + 0.9 * age_ms / full_ms).min(1.0)
     }
 }
@@ -242,7 +243,7 @@ pub struct EndpointSet {
     next: AtomicUsize,
     /// Made when first needed.
     ring: OnceLock<Ring>,
-    tokens: OnceLock<Tokens>,
+    tokens: OnceLock<Box<Tokens>>,
 }
 
 impl EndpointSet {
@@ -297,7 +298,7 @@ impl EndpointSet {
     }
 
     fn tokens(&self, backend_name: &str) -> &Tokens {
-        self.tokens.get_or_init(|| Tokens::new(backend_name, self.addresses()))
+        self.tokens.get_or_init(|| Box::new(Tokens::new(backend_name, self.addresses())))
     }
 }
 

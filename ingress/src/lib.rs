@@ -32,6 +32,8 @@ mod controller;
 mod credentials;
 mod few;
 #[doc(hidden)]
+pub mod footprint;
+#[doc(hidden)]
 pub mod fuzzing;
 mod handover;
 mod htpasswd;

@@ -6,6 +6,7 @@ pub mod ingress;
 pub mod names;
 pub mod service;
 pub mod slice;
+pub mod uid;
 
 use crate::problem::Problem;
 use ingress::Ingress;
@@ -165,7 +166,11 @@ impl Object {
 
     /// An EndpointSlice in the form of the API.
     pub fn of_slice(slice: &EndpointSlice) -> Object {
-        Object::EndpointSlice(ObjectKey::of(&slice.metadata), Arc::new(Slice::of(slice)))
+        let namespace = slice.metadata.namespace.as_deref().unwrap_or("default");
+        // Nothing but the slice itself has its name.
+        let name = slice.metadata.name.as_deref().unwrap_or_default().into();
+        let key = ObjectKey { namespace: names::shared(namespace), name };
+        Object::EndpointSlice(key, Arc::new(Slice::of(slice)))
     }
 
     /// Reads an object of any API version; `None` for kinds the ingress has no use for.
@@ -244,10 +249,7 @@ fn drop_unread_metadata(kind: &str, value: &mut Value) {
 pub fn key_of_value(value: &Value) -> ObjectKey {
     let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let namespace = text("/metadata/namespace");
-    ObjectKey::new(
-        if namespace.is_empty() { "default" } else { namespace },
-        text("/metadata/name"),
-    )
+    ObjectKey::new(if namespace.is_empty() { "default" } else { namespace }, text("/metadata/name"))
 }
 
 /// Rewrites `extensions/v1beta1` and `networking.k8s.io/v1beta1` to the v1 shape, in place.
@@ -476,6 +478,15 @@ impl World {
         }
     }
 
+    /// Packs the tables after many objects came at once: those that come in order leave every node of a
+    /// tree half empty.
+    pub fn pack(&mut self) {
+        pack(&mut self.ingresses);
+        pack(&mut self.services);
+        pack(&mut self.slices);
+        self.slices_by_service = std::mem::take(&mut self.slices_by_service).into_iter().collect();
+    }
+
     /// Forgets an object.
     pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
         let touched = &mut self.touched;
@@ -501,10 +512,7 @@ impl World {
     }
 
     /// The endpoint slices of a Service, by name.
-    pub fn slices_of<'a>(
-        &'a self,
-        service: &'a ObjectKey,
-    ) -> impl Iterator<Item = &'a Arc<Slice>> {
+    pub fn slices_of<'a>(&'a self, service: &'a ObjectKey) -> impl Iterator<Item = &'a Arc<Slice>> {
         let first = (service.clone(), names::shared(""));
         let entries = self.slices_by_service.range(first..);
         let own = entries.take_while(move |(of, _)| of == service);
@@ -547,6 +555,11 @@ const ALL_KINDS: [Kind; 7] = [
     Kind::ConfigMap,
     Kind::File,
 ];
+
+/// Makes a tree of full nodes.
+pub fn pack<K: Ord, T>(objects: &mut BTreeMap<K, T>) {
+    *objects = std::mem::take(objects).into_iter().collect();
+}
 
 fn take<K: Ord, T>(to: &mut BTreeMap<K, T>, from: &mut BTreeMap<K, T>, key: K) {
     if let Some(object) = from.remove(&key) {

@@ -9,6 +9,7 @@ pub mod events;
 pub mod statuses;
 
 use crate::objects::service::Service;
+use crate::objects::uid::Uid;
 use crate::objects::{Kind, ObjectKey, World};
 use crate::problem::Severity;
 use crate::translate::{Index, Update};
@@ -92,7 +93,7 @@ impl Reporter {
             };
             let now = ingress.request_hash();
             if self.taken_in.insert(key.clone(), now) != Some(now) {
-                say(Finding::synced(key.clone(), ingress.uid.as_deref().map(Into::into)));
+                say(Finding::synced(key.clone(), ingress.uid.as_ref().map(Uid::to_string)));
             }
         }
         if let (StatusSource::Service, Some(service)) = (&desk.source, published) {
@@ -105,7 +106,7 @@ impl Reporter {
 
 /// The uid of the object a problem is about, if that is known and one of the cluster's.
 fn uid(world: &World, kind: Kind, key: &ObjectKey) -> Option<Option<String>> {
-    let text = |uid: &Option<Box<str>>| uid.as_deref().map(Into::into);
+    let text = |uid: &Option<Uid>| uid.as_ref().map(Uid::to_string);
     match kind {
         Kind::Ingress => world.ingresses.get(key).map(|object| text(&object.uid)),
         Kind::IngressClass => world.classes.get(&*key.name).map(|o| o.metadata.uid.clone()),

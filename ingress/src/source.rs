@@ -29,6 +29,7 @@ impl Change {
             Change::Delete(kind, key) => world.remove(kind, &key),
             Change::Replace(kind, only, all) => {
                 let new: BTreeSet<ObjectKey> = all.iter().map(|read| read.key.clone()).collect();
+                let many = only.is_none();
                 let old = only.map_or_else(|| world.keys(kind), |key| vec![key]);
                 for gone in old.iter().filter(|key| !new.contains(*key)) {
                     world.remove(kind, gone);
@@ -36,9 +37,14 @@ impl Change {
                 for read in all {
                     world.apply_read(read);
                 }
+                // A list of a kind, not one Secret.
+                if many {
+                    world.pack();
+                }
             }
             Change::Everything(objects, problems) => {
                 world.replace_all(objects, problems);
+                world.pack();
             }
         }
     }

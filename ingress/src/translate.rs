@@ -16,7 +16,7 @@ use crate::balance::Backend;
 use crate::certificates::{Certificate, HostTls};
 use crate::class::ClassSelection;
 use crate::objects::ingress::Ingress;
-use crate::objects::{Kind, ObjectKey, Touched, World, names};
+use crate::objects::{self, Kind, ObjectKey, Touched, World, names};
 use crate::options::Options;
 use crate::problem::Problem;
 use crate::rates::Zones;
@@ -395,9 +395,14 @@ impl Index {
             concerned.extend(self.backends.refresh(&self.world, service));
         }
         self.update_certificates(now);
-        for (key, renew) in std::mem::take(&mut self.pending.ingresses) {
+        let ingresses = std::mem::take(&mut self.pending.ingresses);
+        let most = ingresses.len() > self.entries.len() / 2;
+        for (key, renew) in ingresses {
             self.compile(&key, renew, now);
             concerned.extend(self.entries.get(&key).map(|entry| entry.key.clone()));
+        }
+        if most {
+            objects::pack(&mut self.entries);
         }
         for key in concerned {
             self.report_services(&key);
@@ -640,7 +645,8 @@ impl Index {
                 (Ok(()), None) => {
                     routes = self.hosts.get(host).and_then(|host| host.routes()).cloned();
                     certificates = self.certificates.of_host(host);
-                    demands = self.hosts.get(host).map(|host| host.tls_demands()).unwrap_or_default();
+                    demands =
+                        self.hosts.get(host).map(|host| host.tls_demands()).unwrap_or_default();
                     continue;
                 }
             };

@@ -1,6 +1,7 @@
 //! What is read of an Ingress. There are thousands of them in memory: in the form of the API each would
 //! take some kilobytes.
 
+use super::uid::Uid;
 use super::{ObjectKey, names};
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1 as api;
@@ -14,7 +15,7 @@ pub struct Ingress {
     /// Namespace and name.
     pub key: ObjectKey,
     /// `metadata.uid`.
-    pub uid: Option<Box<str>>,
+    pub uid: Option<Uid>,
     /// `metadata.creationTimestamp`.
     pub created: Option<Timestamp>,
     /// `metadata.annotations`.
@@ -103,7 +104,7 @@ impl Ingress {
         let addresses = status.into_iter().flat_map(|status| status.ingress.iter().flatten());
         Ingress {
             key: ObjectKey::of(meta),
-            uid: meta.uid.as_deref().map(Into::into),
+            uid: meta.uid.as_deref().map(Uid::of),
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
             annotations: Annotations::of(meta.annotations.as_ref()),
             class_name: class_name.map(names::shared),

@@ -1,6 +1,7 @@
 //! What is read of a Service.
 
 use super::names;
+use super::uid::Uid;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 #[derive(Debug, PartialEq)]
 pub struct Service {
     /// `metadata.uid`.
-    pub uid: Option<Box<str>>,
+    pub uid: Option<Uid>,
     /// `spec.type`, as far as it makes a difference.
     pub service_type: ServiceType,
     /// `spec.clusterIP`, unless there is none.
@@ -63,7 +64,7 @@ impl Service {
         let external = external.map(String::as_str);
         let ports = spec.into_iter().flat_map(|spec| spec.ports.iter().flatten());
         Service {
-            uid: service.metadata.uid.as_deref().map(Into::into),
+            uid: service.metadata.uid.as_deref().map(Uid::of),
             service_type: ServiceType::of(spec),
             cluster_ip: spec.and_then(|spec| spec.cluster_ip.as_ref()?.parse().ok()),
             ports: ports.map(ServicePort::of).collect(),

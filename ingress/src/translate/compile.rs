@@ -17,43 +17,47 @@ use crate::resources::Resources;
 use crate::rewrite::Rewrite;
 use crate::snapshot::{CanaryRoute, Route};
 use jiff::Timestamp;
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock, Weak};
 
 /// Where an Ingress stands among others: the older one has precedence.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Those that never were in a cluster come last.
-    undated: bool,
     created: Option<Timestamp>,
-    tie: Tie,
-}
-
-/// Of Ingresses of the same second the last by name goes first, as in ingress-nginx; of those without a
-/// time, which only files have, the first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Tie {
-    LastFirst(Reverse<Arc<ObjectKey>>),
-    FirstFirst(Arc<ObjectKey>),
+    ingress: Arc<ObjectKey>,
 }
 
 impl Order {
     pub fn of(key: &Arc<ObjectKey>, ingress: &Ingress) -> Order {
-        let created = ingress.created;
-        let tie = match created {
-            Some(_) => Tie::LastFirst(Reverse(key.clone())),
-            None => Tie::FirstFirst(key.clone()),
-        };
-        Order { undated: created.is_none(), created, tie }
+        Order { created: ingress.created, ingress: key.clone() }
     }
 
     pub fn ingress(&self) -> &Arc<ObjectKey> {
-        match &self.tie {
-            Tie::LastFirst(Reverse(key)) | Tie::FirstFirst(key) => key,
+        &self.ingress
+    }
+}
+
+impl Ord for Order {
+    /// Those that never were in a cluster come last. Of Ingresses of the same second the last by name goes
+    /// first, as in ingress-nginx; of those without a time, which only files have, the first.
+    fn cmp(&self, other: &Order) -> Ordering {
+        match (self.created, other.created) {
+            (Some(own), Some(others)) => {
+                own.cmp(&others).then_with(|| other.ingress.cmp(&self.ingress))
+            }
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => self.ingress.cmp(&other.ingress),
         }
+    }
+}
+
+impl PartialOrd for Order {
+    fn partial_cmp(&self, other: &Order) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -182,11 +186,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    fn settings(
-        &mut self,
-        written: &Annotations,
-        settings: Settings,
-    ) -> Arc<Settings> {
+    fn settings(&mut self, written: &Annotations, settings: Settings) -> Arc<Settings> {
         let mut hasher = DefaultHasher::new();
         let ours = written.iter().filter(|(name, _)| name.starts_with(annotations::PREFIX));
         ours.for_each(|annotation| annotation.hash(&mut hasher));
@@ -457,13 +457,7 @@ impl Scope<'_, '_> {
         self.shares.insert(host.clone(), share);
     }
 
-    fn path(
-        &mut self,
-        host: &Arc<str>,
-        path: &Path,
-        place: Place,
-        old: &mut OldClaims<'_>,
-    ) {
+    fn path(&mut self, host: &Arc<str>, path: &Path, place: Place, old: &mut OldClaims<'_>) {
         let path_type = match &*path.path_type {
             "Exact" => PathType::Exact,
             // As in ingress-nginx.
@@ -542,8 +536,7 @@ impl Scope<'_, '_> {
                 let use_regex = self.settings.rewriting.use_regex;
                 let same = target == Some(&**text);
                 let regex = use_regex || target.is_some_and(|_| !same);
-                let below =
-                    same && !use_regex && path_type == PathType::Prefix && **text != *"/";
+                let below = same && !use_regex && path_type == PathType::Prefix && **text != *"/";
                 let target = target.filter(|_| !same || below);
                 let slashed = format!("{}/", text.trim_end_matches('/'));
                 let pattern = if below { slashed.as_str() } else { &**text };

@@ -24,9 +24,9 @@ pub struct Host {
     speakers: BTreeMap<Order, Arc<Share>>,
     paths: FewMap<PathKey, Contest>,
     /// Claims that want to be expressions.
-    regex_claims: usize,
+    regex_claims: u32,
     /// Paths to look at again.
-    touched: HashSet<PathKey>,
+    touched: Option<Box<HashSet<PathKey>>>,
     /// Serves what no rule matches, for the host without a name.
     catch_all: Option<Arc<Route>>,
     built: Option<Built>,
@@ -79,7 +79,7 @@ impl Host {
             }
             self.speakers.remove(order);
             for canary in &share.canaries {
-                self.touched.insert(canary.key.clone());
+                self.touch(&canary.key);
                 let contest = self.paths.get_or_default(&canary.key);
                 contest.canaries.retain(|(other, _)| other != order);
             }
@@ -95,7 +95,7 @@ impl Host {
                 self.speakers.insert(order.clone(), share.clone());
             }
             for canary in &share.canaries {
-                self.touched.insert(canary.key.clone());
+                self.touch(&canary.key);
                 let canaries = &mut self.paths.get_or_default(&canary.key).canaries;
                 let at = canaries.partition_point(|(o, c)| (o, c.place) < (order, canary.place));
                 canaries.insert(at, (order.clone(), canary.clone()));
@@ -103,21 +103,25 @@ impl Host {
         }
     }
 
+    fn touch(&mut self, key: &PathKey) {
+        self.touched.get_or_insert_default().insert(key.clone());
+    }
+
     fn member(&self, order: &Order) -> Result<usize, usize> {
         self.members.binary_search_by(|(other, _)| other.cmp(order))
     }
 
     fn withdraw(&mut self, order: &Order, claim: &Claim) {
-        self.regex_claims -= usize::from(claim.regex);
-        self.touched.insert(claim.key.clone());
+        self.regex_claims -= u32::from(claim.regex);
+        self.touch(&claim.key);
         if let Some(contest) = self.paths.get_mut(&claim.key) {
             contest.claims.retain(|(o, c)| o != order || c.place != claim.place);
         }
     }
 
     fn enter(&mut self, order: &Order, claim: &Claim) {
-        self.regex_claims += usize::from(claim.regex);
-        self.touched.insert(claim.key.clone());
+        self.regex_claims += u32::from(claim.regex);
+        self.touch(&claim.key);
         let claims = &mut self.paths.get_or_default(&claim.key).claims;
         let at = claims.partition_point(|(o, c)| (o, c.place) < (order, claim.place));
         // Most paths are wanted by one.
@@ -195,10 +199,10 @@ impl Host {
         let mut built = match self.built.take() {
             Some(built) if built.regex == regex => built,
             _ => {
-                self.touched = self.paths.keys().cloned().collect();
+                self.touched = Some(Box::new(self.paths.keys().cloned().collect()));
                 self.paths.values_mut().for_each(|contest| contest.placed = None);
                 let matcher = match regex {
-                    true => Matcher::Expressions(ExpressionMatcher::default()),
+                    true => Matcher::Expressions(Box::default()),
                     false => Matcher::Paths(PathMatcher::default()),
                 };
                 let routes = Arc::new(HostRoutes { matcher, ..HostRoutes::default() });
@@ -211,13 +215,13 @@ impl Host {
             (old, new) => old.is_none() && new.is_none(),
         };
         if !same_root && self.paths.contains_key(&root_key) {
-            self.touched.insert(root_key.clone());
+            self.touch(&root_key);
         }
         let root_is_claimed = self.paths.get(&root_key).is_some_and(|root| !root.claims.is_empty());
         let root_canary = root.as_ref().filter(|root| !root_is_claimed && !root.unclaimed);
         let root_canary = root_canary.and_then(|root| self.with_canary(&root_key, root));
         let routes = Arc::make_mut(&mut built.routes);
-        for key in std::mem::take(&mut self.touched) {
+        for key in self.touched.take().into_iter().flat_map(|touched| *touched) {
             let mut found = match &mut routes.matcher {
                 Matcher::Paths(matcher) => {
                     matcher.set(key.path_type, &key.text, self.winner(&key));
