@@ -17,6 +17,7 @@ pub mod tls;
 pub mod upstream;
 pub mod values;
 
+use crate::objects::ingress::Annotations;
 use crate::objects::{Kind, ObjectKey};
 use crate::problem::Problem;
 use access::Access;
@@ -210,15 +211,11 @@ pub struct Annotated {
 }
 
 /// Reads the annotations of an Ingress over the given defaults.
-pub fn parse(
-    ingress: &ObjectKey,
-    annotations: &BTreeMap<String, String>,
-    defaults: &Settings,
-) -> Annotated {
+pub fn parse(ingress: &ObjectKey, annotations: &Annotations, defaults: &Settings) -> Annotated {
     let mut read = Annotated { settings: defaults.clone(), closed: false, problems: Vec::new() };
-    for (name, value) in annotations {
+    for (name, value) in annotations.iter() {
         // Our own annotations keep their prefix as part of the name.
-        let own = name.starts_with(upstream::health::PREFIX).then_some(name.as_str());
+        let own = name.starts_with(upstream::health::PREFIX).then_some(name);
         let Some(short) = name.strip_prefix(PREFIX).or(own) else {
             continue;
         };
@@ -338,7 +335,7 @@ mod table {
     }
 
     fn problems(name: &str, value: &str) -> Vec<String> {
-        let annotations = BTreeMap::from([(format!("{PREFIX}{name}"), value.to_string())]);
+        let annotations = [(format!("{PREFIX}{name}"), value.to_string())].into_iter().collect();
         let read = parse(&ObjectKey::new("shop", "web"), &annotations, &Settings::default());
         read.problems.iter().map(|problem| problem.message.clone()).collect()
     }

@@ -70,7 +70,7 @@ pub struct BackendKey {
     /// The Service.
     pub service: ObjectKey,
     /// Port number or name, as the Ingress writes it; empty for the first port.
-    pub port: String,
+    pub port: Arc<str>,
     /// Through the cluster IP instead of endpoints.
     pub by_cluster_ip: bool,
     /// How its endpoints are watched. Ingresses that want it differently do not share what is known.
@@ -90,41 +90,48 @@ pub struct Care {
 #[derive(Debug)]
 pub struct Backend {
     /// What it is.
-    pub key: BackendKey,
+    pub key: Arc<BackendKey>,
     /// `namespace-service-port`, the name ingress-nginx logs.
-    pub upstream_name: String,
+    pub upstream_name: Box<str>,
     set: ArcSwap<EndpointSet>,
     source: Mutex<Source>,
-    affinity_key: OnceLock<String>,
+    affinity_key: OnceLock<Box<str>>,
 }
 
 /// Where endpoints are said to be, and what names among them stand for.
 #[derive(Debug, Default)]
 struct Source {
-    addresses: Vec<Address>,
-    resolved: HashMap<(Arc<str>, u16), Vec<SocketAddr>>,
+    addresses: Arc<[Address]>,
+    /// In no order; most have none.
+    resolved: Vec<((Arc<str>, u16), Vec<SocketAddr>)>,
 }
 
 impl Source {
     fn flat(&self) -> Vec<SocketAddr> {
         let mut flat = Vec::with_capacity(self.addresses.len());
-        for address in &self.addresses {
+        for address in &*self.addresses {
             match address {
                 Address::Ip(address) => flat.push(*address),
                 Address::Name(name, port) => {
-                    flat.extend(self.resolved.get(&(name.clone(), *port)).into_iter().flatten());
+                    flat.extend(self.resolved(&(name.clone(), *port)).into_iter().flatten());
                 }
             }
         }
         flat
     }
+
+    /// What a name stands for, if that is known.
+    fn resolved(&self, name: &(Arc<str>, u16)) -> Option<&Vec<SocketAddr>> {
+        self.resolved.iter().find(|(known, _)| known == name).map(|(_, found)| found)
+    }
 }
 
 impl Backend {
     /// A backend seen for the first time.
-    pub fn new(key: BackendKey, addresses: &[Address]) -> Backend {
+    pub fn new(key: Arc<BackendKey>, addresses: Arc<[Address]>) -> Backend {
         let upstream_name = format!("{}-{}-{}", key.service.namespace, key.service.name, key.port);
-        let source = Source { addresses: addresses.into(), resolved: HashMap::new() };
+        let upstream_name = upstream_name.into();
+        let source = Source { addresses, resolved: Vec::new() };
         let set = EndpointSet::new(&source.flat(), None, &key.care, Moment::default());
         Backend {
             key,
@@ -141,12 +148,11 @@ impl Backend {
     }
 
     /// Replaces the endpoints; those that stay keep their state.
-    pub fn replace(&self, addresses: &[Address]) {
+    pub fn replace(&self, addresses: Arc<[Address]>) {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        source.addresses = addresses.into();
-        source
-            .resolved
-            .retain(|(name, port), _| addresses.contains(&Address::Name(name.clone(), *port)));
+        let wanted = |name: &Arc<str>, port| addresses.contains(&Address::Name(name.clone(), port));
+        source.resolved.retain(|((name, port), _)| wanted(name, *port));
+        source.addresses = addresses;
         self.rebuild(&source);
     }
 
@@ -164,16 +170,17 @@ impl Backend {
     fn lacks(&self, name: &(Arc<str>, u16)) -> bool {
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         source.addresses.contains(&Address::Name(name.0.clone(), name.1))
-            && !source.resolved.contains_key(name)
+            && source.resolved(name).is_none()
     }
 
     /// Takes what a name stands for.
     fn resolve(&self, name: &(Arc<str>, u16), found: &[SocketAddr]) {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = source.addresses.contains(&Address::Name(name.0.clone(), name.1));
-        let known = source.resolved.get(name).is_some_and(|known| known == found);
+        let known = source.resolved(name).is_some_and(|known| known == found);
         if wanted && !known {
-            source.resolved.insert(name.clone(), found.into());
+            source.resolved.retain(|(other, _)| other != name);
+            source.resolved.push((name.clone(), found.into()));
             self.rebuild(&source);
         }
     }
@@ -187,7 +194,7 @@ impl Backend {
 
     /// What names the backend in affinity cookies.
     pub fn affinity_key(&self) -> &str {
-        self.affinity_key.get_or_init(|| tokens::digest(&[&self.upstream_name]))
+        self.affinity_key.get_or_init(|| tokens::digest(&[&self.upstream_name]).into())
     }
 }
 
@@ -198,7 +205,7 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// When it joined others that were there before, unless it never had to start slowly.
     joined: Moment,
-    slow_start: Duration,
+    slow_start_ms: u32,
     /// Connections that failed.
     pub passive: Passive,
     /// What probes say.
@@ -217,8 +224,9 @@ impl Endpoint {
         latency: Latency,
     ) -> Endpoint {
         let (passive, probed) = (Passive::default(), Probed::default());
+        let slow_start_ms = u32::try_from(slow_start.as_millis()).unwrap_or(u32::MAX);
         let kept = Kept::default();
-        Endpoint { address, joined, slow_start, passive, probed, latency, kept }
+        Endpoint { address, joined, slow_start_ms, passive, probed, latency, kept }
     }
 
     /// Its share of requests, 0.1 to 1.
@@ -228,7 +236,7 @@ impl Endpoint {
         }
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a start are few")]
         let age_ms = now.0.saturating_sub(self.joined.0) as f64;
-        let full_ms = self.slow_start.as_secs_f64() * 1000.0;
+        let full_ms = f64::from(self.slow_start_ms);
         (0.1 + 0.9 * age_ms / full_ms).min(1.0)
     }
 }
@@ -240,7 +248,7 @@ pub struct EndpointSet {
     next: AtomicUsize,
     /// Made when first needed.
     ring: OnceLock<Ring>,
-    tokens: OnceLock<Tokens>,
+    tokens: OnceLock<Box<Tokens>>,
 }
 
 impl EndpointSet {
@@ -295,7 +303,7 @@ impl EndpointSet {
     }
 
     fn tokens(&self, backend_name: &str) -> &Tokens {
-        self.tokens.get_or_init(|| Tokens::new(backend_name, self.addresses()))
+        self.tokens.get_or_init(|| Box::new(Tokens::new(backend_name, self.addresses())))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::annotations::{self, Support};
 use crate::certificates::{Certificate, CertificateError};
 use crate::class::{CLASS_ANNOTATION, ClassSelection};
 pub use crate::objects::Object;
+use crate::objects::ingress::Ingress;
 use crate::objects::{Kind, ObjectKey, World};
 use crate::options::config_map::ConfigMapOptions;
 use crate::options::table;
@@ -19,7 +20,6 @@ use crate::problem::{Problem, Severity};
 use crate::source::Change;
 use crate::translate::{Index, Policy};
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::Ingress;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -241,17 +241,13 @@ fn ingress_report(
     classes: &ClassSelection,
     problems: Vec<Problem>,
 ) -> IngressReport {
-    let none = BTreeMap::new();
-    let all = ingress.metadata.annotations.as_ref().unwrap_or(&none);
-    let spec = ingress.spec.as_ref();
-    let class = all
-        .get(CLASS_ANNOTATION)
-        .filter(|class| !class.is_empty())
-        .or_else(|| spec.and_then(|spec| spec.ingress_class_name.as_ref()));
+    let all = &ingress.annotations;
+    let class = all.get(CLASS_ANNOTATION).filter(|class| !class.is_empty());
+    let class = class.or(ingress.class_name.as_ref());
     let closed = problems.iter().any(|problem| problem.message.ends_with("answer 503"));
     let mut findings = Vec::new();
     if selected {
-        for name in all.keys().filter_map(|name| name.strip_prefix(annotations::PREFIX)) {
+        for name in all.iter().filter_map(|(name, _)| name.strip_prefix(annotations::PREFIX)) {
             let field = format!("metadata.annotations[{}{name}]", annotations::PREFIX);
             if !problems.iter().any(|problem| problem.field == field) {
                 findings.push(annotation(name));
@@ -268,9 +264,9 @@ fn ingress_report(
     }
     let state = findings.iter().map(|finding| finding.state).max().unwrap_or(State::Works);
     IngressReport {
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-        class: class.cloned(),
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        class: class.map(ToString::to_string),
         selected,
         state: if selected { state } else { State::Works },
         closed: selected && closed,
@@ -278,7 +274,7 @@ fn ingress_report(
     }
 }
 
-fn not_selected(class: Option<&String>, classes: &ClassSelection) -> String {
+fn not_selected(class: Option<&Arc<str>>, classes: &ClassSelection) -> String {
     match class {
         Some(class) => format!(
             "{class:?} is no class of this controller ({}): another one serves it",

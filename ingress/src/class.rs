@@ -1,7 +1,8 @@
 //! Which Ingresses are this controller's: class selection as Kubernetes and ingress-nginx define it.
 
 use crate::objects::World;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use crate::objects::ingress::Ingress;
+use k8s_openapi::api::networking::v1::IngressClass;
 
 /// The annotation that came before `spec.ingressClassName`.
 pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -37,18 +38,16 @@ impl Default for ClassSelection {
 impl ClassSelection {
     /// Whether an Ingress is ours. As in ingress-nginx the old annotation, where present, decides alone.
     pub fn selects(&self, ingress: &Ingress, world: &World) -> bool {
-        let spec = ingress.spec.as_ref();
-        if self.no_catch_all && spec.is_some_and(|spec| spec.default_backend.is_some()) {
+        if self.no_catch_all && ingress.default_backend.is_some() {
             return false;
         }
-        let annotation =
-            ingress.metadata.annotations.as_ref().and_then(|a| a.get(CLASS_ANNOTATION));
+        let annotation = ingress.annotations.get(CLASS_ANNOTATION);
         if let Some(name) = annotation.filter(|name| !name.is_empty()) {
-            return self.names.contains(name)
-                || world.classes.get(name).is_some_and(|class| self.is_ours(class));
+            return self.names.iter().any(|own| **own == **name)
+                || world.classes.get(&**name).is_some_and(|class| self.is_ours(class));
         }
-        match spec.and_then(|spec| spec.ingress_class_name.as_ref()) {
-            Some(name) => world.classes.get(name).is_some_and(|class| self.is_ours(class)),
+        match &ingress.class_name {
+            Some(name) => world.classes.get(&**name).is_some_and(|class| self.is_ours(class)),
             None => {
                 self.without_class
                     || world.classes.values().any(|c| is_default(c) && self.is_ours(c))
@@ -73,6 +72,7 @@ fn is_default(class: &IngressClass) -> bool {
 mod tests {
     use super::*;
     use crate::objects::Object;
+    use k8s_openapi::api::networking::v1 as api;
     use serde_json::json;
 
     fn world() -> World {
@@ -91,11 +91,11 @@ mod tests {
     }
 
     fn ingress(annotation: Option<&str>, class_name: Option<&str>) -> Ingress {
-        let mut ingress = Ingress::default();
+        let mut ingress = api::Ingress::default();
         ingress.metadata.annotations =
             annotation.map(|a| [(CLASS_ANNOTATION.into(), a.into())].into());
         ingress.spec.get_or_insert_default().ingress_class_name = class_name.map(Into::into);
-        ingress
+        Ingress::of(&ingress)
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_default_backend_makes_a_catch_all() {
         let mut catch_all = ingress(None, Some("podium"));
-        catch_all.spec.get_or_insert_default().default_backend = Some(Default::default());
+        catch_all.default_backend = Some(Box::default());
         let mut selection = ClassSelection::default();
         assert!(selection.selects(&catch_all, &world()));
         selection.no_catch_all = true;

@@ -116,7 +116,7 @@ impl Controller {
         let update = self.index.update(now);
         self.snapshot.store(Arc::new(update.snapshot.clone()));
         for change in &update.endpoint_changes {
-            change.backend.replace(&change.addresses);
+            change.backend.replace(change.addresses.clone());
         }
         let took = started.elapsed();
         if !self.ready.swap(true, Ordering::Relaxed) {

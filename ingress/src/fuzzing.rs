@@ -8,13 +8,14 @@ use crate::htpasswd::Passwords;
 use crate::matcher::expression::{Expression, build};
 use crate::matcher::{ExpressionMatcher, PathMatcher, PathType, prefix_key};
 use crate::objects::ObjectKey;
+use crate::objects::ingress::Annotations;
 use crate::proxy::framing;
 use crate::proxy::target::RequestTarget;
 use crate::rewrite::{Rewrite, Rewritten};
 use crate::uri::{self, Escape, Target};
 use pingora::protocols::http::ServerSession;
 use regex::bytes::{Regex, RegexBuilder};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ pub fn annotations(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let names: Vec<&str> = annotations::known().into_keys().collect();
     let lines = text.split('\n').filter_map(|line| line.split_once('='));
-    let written: BTreeMap<String, String> = lines
+    let written: Annotations = lines
         .map(|(name, value)| {
             let known = name.parse::<usize>().ok().and_then(|at| names.get(at % names.len()));
             (format!("{PREFIX}{}", known.unwrap_or(&name)), value.to_string())

@@ -30,6 +30,9 @@ pub mod check;
 mod class;
 mod controller;
 mod credentials;
+mod few;
+#[doc(hidden)]
+pub mod footprint;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handover;

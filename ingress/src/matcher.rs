@@ -27,7 +27,7 @@ pub enum Matcher<R> {
     /// No rule of the host asked for expressions.
     Paths(PathMatcher<R>),
     /// Some rule has `use-regex` or a rewrite: all paths are expressions, longest text first.
-    Expressions(ExpressionMatcher<R>),
+    Expressions(Box<ExpressionMatcher<R>>),
 }
 
 impl<R> Default for Matcher<R> {

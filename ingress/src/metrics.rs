@@ -9,7 +9,7 @@ mod striped;
 pub mod traffic;
 
 use crate::annotations;
-use crate::objects::Kind;
+use crate::objects::{Kind, ObjectKey};
 use crate::options::table;
 use crate::problem::Problem;
 use crate::snapshot::Route;
@@ -88,7 +88,12 @@ impl Metrics {
         let constant = identity.labels();
         let name = |name: &str| format!("nginx_ingress_controller_{name}");
         let opts = |name: String, help: &str| Opts::new(name, help).const_labels(constant.clone());
-        let unmatched = SeriesKey { host: "_".into(), ..SeriesKey::default() };
+        let unmatched = SeriesKey {
+            host: "_".into(),
+            path: "".into(),
+            ingress: Arc::new(ObjectKey::new("", "")),
+            service: "".into(),
+        };
         let metrics = Metrics {
             registry: Registry::new(),
             constant: constant_labels(identity),

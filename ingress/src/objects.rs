@@ -2,16 +2,24 @@
 //!
 //! Where objects come from is left to `source`, what they mean to `translate`.
 
+pub mod ingress;
+pub mod names;
+pub mod service;
+pub mod slice;
+pub mod uid;
+
 use crate::problem::Problem;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Secret, Service};
+use ingress::Ingress;
+use k8s_openapi::api::core::v1::{self as api, ConfigMap, Endpoints, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use service::Service;
+use slice::{SERVICE_NAME_LABEL, Slice};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -19,22 +27,21 @@ use thiserror::Error;
 const SERVICE_FIELDS: [&str; 5] = ["type", "clusterIP", "externalName", "externalIPs", "ports"];
 /// The whole object once more, as kubectl wrote it.
 const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Names the Service of an EndpointSlice.
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
     /// Empty for objects without a namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl ObjectKey {
     /// A key from its two halves.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> ObjectKey {
-        ObjectKey { namespace: namespace.into(), name: name.into() }
+    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> ObjectKey {
+        let (namespace, name) = (names::shared(namespace.as_ref()), names::shared(name.as_ref()));
+        ObjectKey { namespace, name }
     }
 
     /// The key of an object; a missing namespace is `default`, as for kubectl.
@@ -97,15 +104,32 @@ pub enum Object {
     /// An IngressClass.
     IngressClass(Arc<IngressClass>),
     /// A Service.
-    Service(Arc<Service>),
+    Service(ObjectKey, Arc<Service>),
     /// An EndpointSlice.
-    EndpointSlice(Arc<EndpointSlice>),
+    EndpointSlice(ObjectKey, Arc<Slice>),
     /// An Endpoints object.
     Endpoints(Arc<Endpoints>),
     /// A Secret.
     Secret(Arc<Secret>),
     /// A ConfigMap.
     ConfigMap(Arc<ConfigMap>),
+}
+
+/// An object that came, read or not: it takes much less than the value it came as.
+#[derive(Debug)]
+pub struct Read {
+    /// What it is said to be.
+    pub kind: Kind,
+    /// Which one.
+    pub key: ObjectKey,
+    object: Result<Option<Object>, ObjectError>,
+}
+
+impl Read {
+    /// Reads one.
+    pub fn of(kind: Kind, value: Value) -> Read {
+        Read { kind, key: key_of_value(&value), object: Object::parse(value) }
+    }
 }
 
 /// Why a value is not an object.
@@ -135,6 +159,20 @@ impl Object {
         }
     }
 
+    /// A Service in the form of the API.
+    pub fn of_service(service: &api::Service) -> Object {
+        Object::Service(ObjectKey::of(&service.metadata), Arc::new(Service::of(service)))
+    }
+
+    /// An EndpointSlice in the form of the API.
+    pub fn of_slice(slice: &EndpointSlice) -> Object {
+        let namespace = slice.metadata.namespace.as_deref().unwrap_or("default");
+        // Nothing but the slice itself has its name.
+        let name = slice.metadata.name.as_deref().unwrap_or_default().into();
+        let key = ObjectKey { namespace: names::shared(namespace), name };
+        Object::EndpointSlice(key, Arc::new(Slice::of(slice)))
+    }
+
     /// Reads an object of any API version; `None` for kinds the ingress has no use for.
     pub fn parse(mut value: Value) -> Result<Option<Object>, ObjectError> {
         let text =
@@ -152,34 +190,30 @@ impl Object {
                 if api_version != "networking.k8s.io/v1" {
                     convert_old_ingress(&mut value);
                 }
-                Object::Ingress(typed("Ingress", value)?)
+                Object::Ingress(Arc::new(Ingress::of(&typed("Ingress", value)?)))
             }
             ("networking.k8s.io", "IngressClass") => {
-                Object::IngressClass(typed("IngressClass", value)?)
+                Object::IngressClass(Arc::new(typed("IngressClass", value)?))
             }
-            ("", "Service") => Object::Service(typed("Service", value)?),
+            ("", "Service") => Object::of_service(&typed("Service", value)?),
             ("discovery.k8s.io", "EndpointSlice") => {
-                Object::EndpointSlice(typed("EndpointSlice", value)?)
+                Object::of_slice(&typed("EndpointSlice", value)?)
             }
-            ("", "Endpoints") => Object::Endpoints(typed("Endpoints", value)?),
-            ("", "Secret") => Object::Secret(typed("Secret", value)?),
-            ("", "ConfigMap") => Object::ConfigMap(typed("ConfigMap", value)?),
+            ("", "Endpoints") => Object::Endpoints(Arc::new(typed("Endpoints", value)?)),
+            ("", "Secret") => Object::Secret(Arc::new(typed("Secret", value)?)),
+            ("", "ConfigMap") => Object::ConfigMap(Arc::new(typed("ConfigMap", value)?)),
             _ => return Ok(None),
         }))
     }
 }
 
-fn typed<K: DeserializeOwned>(kind: &'static str, mut value: Value) -> Result<Arc<K>, ObjectError> {
+fn typed<K: DeserializeOwned>(kind: &'static str, mut value: Value) -> Result<K, ObjectError> {
     let key = key_of_value(&value);
     if key.name.is_empty() {
         return Err(ObjectError::Missing("metadata.name"));
     }
     drop_unread_metadata(kind, &mut value);
-    serde_json::from_value(value).map(Arc::new).map_err(|source| ObjectError::Shape {
-        kind,
-        key,
-        source,
-    })
+    serde_json::from_value(value).map_err(|source| ObjectError::Shape { kind, key, source })
 }
 
 /// Drops what every object of a real cluster carries and nothing here reads: it takes more memory than
@@ -194,7 +228,7 @@ fn drop_unread_metadata(kind: &str, value: &mut Value) {
         "labels" => kind == "EndpointSlice",
         // An Event on an object names it, else kubectl does not show it there.
         "uid" => kind != "EndpointSlice",
-        "creationTimestamp" | "resourceVersion" => is_ingress,
+        "creationTimestamp" => is_ingress,
         _ => false,
     });
     if let Some(labels) = meta.get_mut("labels").and_then(Value::as_object_mut) {
@@ -213,14 +247,9 @@ fn drop_unread_metadata(kind: &str, value: &mut Value) {
 
 /// The key of an object not yet read.
 pub fn key_of_value(value: &Value) -> ObjectKey {
-    let text = |pointer: &str| {
-        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string()
-    };
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let namespace = text("/metadata/namespace");
-    ObjectKey::new(
-        if namespace.is_empty() { "default".into() } else { namespace },
-        text("/metadata/name"),
-    )
+    ObjectKey::new(if namespace.is_empty() { "default" } else { namespace }, text("/metadata/name"))
 }
 
 /// Rewrites `extensions/v1beta1` and `networking.k8s.io/v1beta1` to the v1 shape, in place.
@@ -296,7 +325,8 @@ pub struct World {
     pub config_maps: BTreeMap<ObjectKey, Arc<ConfigMap>>,
     /// Objects and files that could not be read.
     pub unreadable: BTreeMap<(Kind, ObjectKey), Problem>,
-    slices_by_service: HashMap<ObjectKey, Vec<ObjectKey>>,
+    /// Services and the names of their slices.
+    slices_by_service: BTreeSet<(ObjectKey, Arc<str>)>,
     touched: Touched,
 }
 
@@ -309,87 +339,27 @@ fn put<K: Ord, T: PartialEq>(objects: &mut BTreeMap<K, Arc<T>>, key: K, object: 
     true
 }
 
-/// What is read of an EndpointSlice: there are as many as Services, and they change most often.
-#[derive(Debug, PartialEq)]
-pub struct Slice {
-    service: Option<ObjectKey>,
-    /// Its ports.
-    pub ports: Box<[SlicePort]>,
-    /// Its endpoints, as far as they have addresses of IP.
-    pub endpoints: Box<[SliceEndpoint]>,
-}
-
-/// A port of an EndpointSlice.
-#[derive(Debug, PartialEq)]
-pub struct SlicePort {
-    /// The name of the Service's port; empty for none.
-    pub name: Box<str>,
-    /// Its number.
-    pub number: Option<i32>,
-    /// `TCP`, or nothing said.
-    pub protocol: Option<Box<str>>,
-}
-
-/// An endpoint of an EndpointSlice.
-#[derive(Debug, PartialEq)]
-pub struct SliceEndpoint {
-    /// All addresses of an endpoint are the same pod; the first one is the one to use.
-    pub ip: IpAddr,
-    /// It takes requests. The controller of a Service that publishes endpoints before they are ready calls
-    /// them ready, also while they terminate.
-    pub ready: bool,
-    /// It terminates and still serves (KEP-1669).
-    pub terminating: bool,
-}
-
-impl Slice {
-    fn of(slice: &EndpointSlice) -> Slice {
-        let label = slice.metadata.labels.as_ref().and_then(|all| all.get(SERVICE_NAME_LABEL));
-        let namespace = ObjectKey::of(&slice.metadata).namespace;
-        let ports = slice.ports.iter().flatten().map(|port| SlicePort {
-            name: port.name.as_deref().unwrap_or_default().into(),
-            number: port.port,
-            protocol: port.protocol.as_deref().map(Into::into),
-        });
-        let endpoints = slice.endpoints.iter().flatten().filter_map(|endpoint| {
-            let conditions = endpoint.conditions.as_ref();
-            let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
-            let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
-            let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
-            let ip = endpoint.addresses.first()?.parse().ok()?;
-            Some(SliceEndpoint { ip, ready, terminating: serving && terminating })
-        });
-        Slice {
-            service: label.map(|name| ObjectKey::new(namespace, name)),
-            ports: ports.collect(),
-            endpoints: endpoints.collect(),
-        }
-    }
-}
-
 impl World {
     /// Adds or replaces an object.
     pub fn apply(&mut self, object: Object) {
         let touched = &mut self.touched;
         match object {
             Object::Ingress(o) => {
-                let key = ObjectKey::of(&o.metadata);
+                let key = o.key.clone();
                 if put(&mut self.ingresses, key.clone(), o) {
                     touched.ingresses.insert(key);
                 }
             }
             Object::IngressClass(o) => {
-                touched.classes |= put(&mut self.classes, ObjectKey::of(&o.metadata).name, o);
+                let name = o.metadata.name.clone().unwrap_or_default();
+                touched.classes |= put(&mut self.classes, name, o);
             }
-            Object::Service(o) => {
-                let key = ObjectKey::of(&o.metadata);
+            Object::Service(key, o) => {
                 if put(&mut self.services, key.clone(), o) {
                     touched.services.insert(key);
                 }
             }
-            Object::EndpointSlice(o) => {
-                self.apply_slice(ObjectKey::of(&o.metadata), Arc::new(Slice::of(&o)));
-            }
+            Object::EndpointSlice(key, slice) => self.apply_slice(key, slice),
             Object::Endpoints(o) => {
                 let key = ObjectKey::of(&o.metadata);
                 if put(&mut self.endpoints, key.clone(), o) {
@@ -419,10 +389,7 @@ impl World {
         if put(&mut self.slices, key.clone(), slice)
             && let Some(service) = service
         {
-            let keys = self.slices_by_service.entry(service.clone()).or_default();
-            if let Err(at) = keys.binary_search(&key) {
-                keys.insert(at, key);
-            }
+            self.slices_by_service.insert((service.clone(), key.name));
             self.touched.services.insert(service);
         }
     }
@@ -431,19 +398,14 @@ impl World {
         let Some(service) = self.slices.remove(key).and_then(|old| old.service.clone()) else {
             return;
         };
-        if let Some(keys) = self.slices_by_service.get_mut(&service) {
-            keys.retain(|other| other != key);
-            if keys.is_empty() {
-                self.slices_by_service.remove(&service);
-            }
-        }
-        self.touched.services.insert(service);
+        let entry = (service, key.name.clone());
+        self.slices_by_service.remove(&entry);
+        self.touched.services.insert(entry.0);
     }
 
     /// Takes an object as it came: one that cannot be read replaces its old form by a problem.
-    pub fn apply_value(&mut self, kind: Kind, value: Value) {
-        let key = key_of_value(&value);
-        match Object::parse(value) {
+    pub fn apply_read(&mut self, Read { kind, key, object }: Read) {
+        match object {
             Ok(Some(object)) => {
                 self.apply(object);
                 self.touched.unreadable |= self.unreadable.remove(&(kind, key)).is_some();
@@ -488,24 +450,21 @@ impl World {
     fn keep_old(&mut self, old: &mut World, object: &Object) {
         match object {
             Object::Ingress(o) => {
-                take(&mut self.ingresses, &mut old.ingresses, ObjectKey::of(&o.metadata))
+                take(&mut self.ingresses, &mut old.ingresses, o.key.clone());
             }
             Object::IngressClass(o) => {
-                take(&mut self.classes, &mut old.classes, ObjectKey::of(&o.metadata).name);
+                let name = o.metadata.name.clone().unwrap_or_default();
+                take(&mut self.classes, &mut old.classes, name);
             }
-            Object::Service(o) => {
-                take(&mut self.services, &mut old.services, ObjectKey::of(&o.metadata))
+            Object::Service(key, _) => {
+                take(&mut self.services, &mut old.services, key.clone());
             }
-            Object::EndpointSlice(o) => {
-                let key = ObjectKey::of(&o.metadata);
-                let service = old.slices.get(&key).and_then(|slice| slice.service.clone());
+            Object::EndpointSlice(key, _) => {
+                let service = old.slices.get(key).and_then(|slice| slice.service.clone());
                 if let Some(service) = service {
-                    let keys = self.slices_by_service.entry(service).or_default();
-                    if let Err(at) = keys.binary_search(&key) {
-                        keys.insert(at, key.clone());
-                    }
+                    self.slices_by_service.insert((service, key.name.clone()));
                 }
-                take(&mut self.slices, &mut old.slices, key);
+                take(&mut self.slices, &mut old.slices, key.clone());
             }
             Object::Endpoints(o) => {
                 take(&mut self.endpoints, &mut old.endpoints, ObjectKey::of(&o.metadata))
@@ -519,13 +478,22 @@ impl World {
         }
     }
 
+    /// Packs the tables after many objects came at once: those that come in order leave every node of a
+    /// tree half empty.
+    pub fn pack(&mut self) {
+        pack(&mut self.ingresses);
+        pack(&mut self.services);
+        pack(&mut self.slices);
+        self.slices_by_service = std::mem::take(&mut self.slices_by_service).into_iter().collect();
+    }
+
     /// Forgets an object.
     pub fn remove(&mut self, kind: Kind, key: &ObjectKey) {
         let touched = &mut self.touched;
         let removed = match kind {
             Kind::Ingress => self.ingresses.remove(key).map(|_| &mut touched.ingresses),
             Kind::IngressClass => {
-                touched.classes |= self.classes.remove(&key.name).is_some();
+                touched.classes |= self.classes.remove(&*key.name).is_some();
                 None
             }
             Kind::Service => self.services.remove(key).map(|_| &mut touched.services),
@@ -544,9 +512,14 @@ impl World {
     }
 
     /// The endpoint slices of a Service, by name.
-    pub fn slices_of(&self, service: &ObjectKey) -> impl Iterator<Item = &Arc<Slice>> {
-        let keys = self.slices_by_service.get(service).into_iter().flatten();
-        keys.filter_map(|key| self.slices.get(key))
+    pub fn slices_of<'a>(&'a self, service: &'a ObjectKey) -> impl Iterator<Item = &'a Arc<Slice>> {
+        let first = (service.clone(), names::shared(""));
+        let entries = self.slices_by_service.range(first..);
+        let own = entries.take_while(move |(of, _)| of == service);
+        own.filter_map(|(of, name)| {
+            let key = ObjectKey { namespace: of.namespace.clone(), name: name.clone() };
+            self.slices.get(&key)
+        })
     }
 
     /// What is different since this was last asked.
@@ -583,6 +556,11 @@ const ALL_KINDS: [Kind; 7] = [
     Kind::File,
 ];
 
+/// Makes a tree of full nodes.
+pub fn pack<K: Ord, T>(objects: &mut BTreeMap<K, T>) {
+    *objects = std::mem::take(objects).into_iter().collect();
+}
+
 fn take<K: Ord, T>(to: &mut BTreeMap<K, T>, from: &mut BTreeMap<K, T>, key: K) {
     if let Some(object) = from.remove(&key) {
         to.insert(key, object);
@@ -609,17 +587,16 @@ mod tests {
                  backend: {{serviceName: fallback, servicePort: web}}\n  rules:\n  - http:\n      paths:\n      \
                  - path: /app\n        backend:\n          serviceName: user-interface-svc\n          servicePort: 80\n"
             ));
-            let spec = serde_json::to_value(read.spec.as_ref().unwrap()).unwrap();
-            assert_eq!(
-                spec,
-                json!({
-                    "defaultBackend": {"service": {"name": "fallback", "port": {"name": "web"}}},
-                    "rules": [{"http": {"paths": [{
-                        "path": "/app", "pathType": "ImplementationSpecific",
-                        "backend": {"service": {"name": "user-interface-svc", "port": {"number": 80}}},
-                    }]}}],
-                })
-            );
+            let spec = json!({
+                "defaultBackend": {"service": {"name": "fallback", "port": {"name": "web"}}},
+                "rules": [{"http": {"paths": [{
+                    "path": "/app", "pathType": "ImplementationSpecific",
+                    "backend": {"service": {"name": "user-interface-svc", "port": {"number": 80}}},
+                }]}}],
+            });
+            let now = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+                "metadata": {"name": "ml-product-ingress"}, "spec": spec});
+            assert_eq!(*read, *ingress(&now.to_string()));
         }
     }
 
@@ -628,7 +605,7 @@ mod tests {
         let value = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
             "metadata": {"name": "bad", "namespace": "shop"}, "spec": {"rules": "none"}});
         let mut world = World::default();
-        world.apply_value(Kind::Ingress, value);
+        world.apply_read(Read::of(Kind::Ingress, value));
         assert!(world.ingresses.is_empty());
         let problem = world.unreadable.values().next().unwrap().to_string();
         assert!(

@@ -8,17 +8,14 @@ pub mod addresses;
 pub mod events;
 pub mod statuses;
 
+use crate::objects::service::Service;
+use crate::objects::uid::Uid;
 use crate::objects::{Kind, ObjectKey, World};
 use crate::problem::Severity;
 use crate::translate::{Index, Update};
 use events::Finding;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::networking::v1::Ingress;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use statuses::Board;
 use std::collections::BTreeMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -84,8 +81,8 @@ impl Reporter {
             }
         };
         for problem in &update.problems.new {
-            if let Some(metadata) = metadata(index.world(), problem.kind, &problem.object) {
-                say(Finding::of(problem, metadata.uid.clone()));
+            if let Some(uid) = uid(index.world(), problem.kind, &problem.object) {
+                say(Finding::of(problem, uid));
             }
         }
         let ours = |key: &ObjectKey| index.ingress(key);
@@ -94,9 +91,9 @@ impl Reporter {
                 self.taken_in.remove(key);
                 continue;
             };
-            let now = fingerprint(ingress);
+            let now = ingress.request_hash();
             if self.taken_in.insert(key.clone(), now) != Some(now) {
-                say(Finding::synced(key.clone(), ingress.metadata.uid.clone()));
+                say(Finding::synced(key.clone(), ingress.uid.as_ref().map(Uid::to_string)));
             }
         }
         if let (StatusSource::Service, Some(service)) = (&desk.source, published) {
@@ -107,26 +104,16 @@ impl Reporter {
     }
 }
 
-/// The object a problem is about, if it is known and one of the cluster's.
-fn metadata<'a>(world: &'a World, kind: Kind, key: &ObjectKey) -> Option<&'a ObjectMeta> {
+/// The uid of the object a problem is about, if that is known and one of the cluster's.
+fn uid(world: &World, kind: Kind, key: &ObjectKey) -> Option<Option<String>> {
+    let text = |uid: &Option<Uid>| uid.as_ref().map(Uid::to_string);
     match kind {
-        Kind::Ingress => world.ingresses.get(key).map(|object| &object.metadata),
-        Kind::IngressClass => world.classes.get(&key.name).map(|object| &object.metadata),
-        Kind::Service => world.services.get(key).map(|object| &object.metadata),
-        Kind::Secret => world.secrets.get(key).map(|object| &object.metadata),
-        Kind::ConfigMap => world.config_maps.get(key).map(|object| &object.metadata),
+        Kind::Ingress => world.ingresses.get(key).map(|object| text(&object.uid)),
+        Kind::IngressClass => world.classes.get(&*key.name).map(|o| o.metadata.uid.clone()),
+        Kind::Service => world.services.get(key).map(|object| text(&object.uid)),
+        Kind::Secret => world.secrets.get(key).map(|object| object.metadata.uid.clone()),
+        Kind::ConfigMap => world.config_maps.get(key).map(|object| object.metadata.uid.clone()),
         // Slices have no problems but that of being unreadable.
         Kind::EndpointSlice | Kind::File => None,
     }
-}
-
-/// Of what an Ingress asks for, without its status.
-fn fingerprint(ingress: &Ingress) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    ingress.metadata.uid.hash(&mut hasher);
-    ingress.metadata.annotations.hash(&mut hasher);
-    if let Ok(spec) = serde_json::to_string(&ingress.spec) {
-        spec.hash(&mut hasher);
-    }
-    hasher.finish()
 }

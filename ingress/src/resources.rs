@@ -39,6 +39,18 @@ pub struct Resources {
 }
 
 impl Resources {
+    /// There is nothing.
+    pub fn is_empty(&self) -> bool {
+        let Resources { custom_headers, passwords, authority, clients, client_auth, upstream_tls } =
+            self;
+        custom_headers.is_empty()
+            && passwords.is_none()
+            && authority.is_none()
+            && clients.is_none()
+            && client_auth.is_none()
+            && upstream_tls.is_none()
+    }
+
     /// Reads what the settings name. What is wrong comes with the annotation that named it.
     pub fn resolve(
         ingress: &ObjectKey,

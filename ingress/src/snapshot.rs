@@ -32,7 +32,7 @@ pub struct Route {
     /// Options of the whole controller.
     pub options: Arc<Options>,
     /// A rewrite bound to the path.
-    pub rewrite: Option<Rewrite>,
+    pub rewrite: Option<Box<Rewrite>>,
     /// Takes over some of the requests.
     pub canary: Option<Arc<CanaryRoute>>,
     /// The Service of the `default-backend` annotation, by its first port: for `custom-http-errors`, and
@@ -53,16 +53,15 @@ pub struct Route {
 impl Route {
     /// What is counted for a route; `host` as in `Route`.
     pub fn series(
-        ingress: &ObjectKey,
-        host: &str,
-        path: &str,
+        ingress: &Arc<ObjectKey>,
+        host: &Arc<str>,
+        path: &Arc<str>,
         backend: &Backend,
     ) -> Arc<RouteSeries> {
         RouteSeries::of(SeriesKey {
-            host: host.into(),
-            path: path.into(),
-            namespace: ingress.namespace.clone(),
-            ingress: ingress.name.clone(),
+            host: host.clone(),
+            path: path.clone(),
+            ingress: ingress.clone(),
             service: backend.key.service.name.clone(),
         })
     }
@@ -120,7 +119,7 @@ pub struct Snapshot {
     /// The default backend of the whole controller.
     pub fallback: Option<Arc<Route>>,
     /// Backends in use.
-    pub backends: Shards<BackendKey, Arc<Backend>>,
+    pub backends: Shards<Arc<BackendKey>, Arc<Backend>>,
     /// Certificates by host.
     pub certificates: CertificateTable,
 }

@@ -3,7 +3,7 @@
 pub mod api;
 pub mod files;
 
-use crate::objects::{Kind, Object, ObjectKey, World};
+use crate::objects::{Kind, Object, ObjectKey, Read, World};
 use crate::problem::Problem;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ pub enum Change {
     /// An object is gone.
     Delete(Kind, ObjectKey),
     /// All objects of a kind (or the one of that key) as of now: whatever else was known is gone.
-    Replace(Kind, Option<ObjectKey>, Vec<Value>),
+    Replace(Kind, Option<ObjectKey>, Vec<Read>),
     /// Everything, from files.
     Everything(Vec<Object>, Vec<Problem>),
 }
@@ -25,21 +25,26 @@ impl Change {
     /// Makes the change.
     pub fn apply_to(self, world: &mut World) {
         match self {
-            Change::Apply(kind, value) => world.apply_value(kind, value),
+            Change::Apply(kind, value) => world.apply_read(Read::of(kind, value)),
             Change::Delete(kind, key) => world.remove(kind, &key),
-            Change::Replace(kind, only, values) => {
-                let new: BTreeSet<ObjectKey> =
-                    values.iter().map(crate::objects::key_of_value).collect();
+            Change::Replace(kind, only, all) => {
+                let new: BTreeSet<ObjectKey> = all.iter().map(|read| read.key.clone()).collect();
+                let many = only.is_none();
                 let old = only.map_or_else(|| world.keys(kind), |key| vec![key]);
                 for gone in old.iter().filter(|key| !new.contains(*key)) {
                     world.remove(kind, gone);
                 }
-                for value in values {
-                    world.apply_value(kind, value);
+                for read in all {
+                    world.apply_read(read);
+                }
+                // A list of a kind, not one Secret.
+                if many {
+                    world.pack();
                 }
             }
             Change::Everything(objects, problems) => {
                 world.replace_all(objects, problems);
+                world.pack();
             }
         }
     }
@@ -50,8 +55,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn service(name: &str) -> Value {
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "a"}})
+    fn service(name: &str) -> Read {
+        let meta = json!({"name": name, "namespace": "a"});
+        Read::of(Kind::Service, json!({"apiVersion": "v1", "kind": "Service", "metadata": meta}))
     }
 
     #[test]
@@ -61,7 +67,7 @@ mod tests {
             .apply_to(&mut world);
         Change::Replace(Kind::Service, None, vec![service("two"), service("three")])
             .apply_to(&mut world);
-        let names: Vec<_> = world.services.keys().map(|key| key.name.as_str()).collect();
+        let names: Vec<_> = world.services.keys().map(|key| &*key.name).collect();
         assert_eq!(names, ["three", "two"]);
         Change::Replace(Kind::Service, Some(ObjectKey::new("a", "two")), vec![])
             .apply_to(&mut world);

@@ -15,7 +15,8 @@ use crate::annotations::{PREFIX, Settings};
 use crate::balance::Backend;
 use crate::certificates::{Certificate, HostTls};
 use crate::class::ClassSelection;
-use crate::objects::{Kind, ObjectKey, Touched, World};
+use crate::objects::ingress::Ingress;
+use crate::objects::{self, Kind, ObjectKey, Touched, World, names};
 use crate::options::Options;
 use crate::problem::Problem;
 use crate::rates::Zones;
@@ -27,7 +28,6 @@ use compile::{Compiled, Compiler, Order, Parsed, Share, Shared, check_host};
 use expressions::Expressions;
 use hosts::{Aliases, Host, host_name, www_partner};
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::Ingress;
 pub use problems::ProblemChanges;
 use problems::{Problems, Source};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -125,7 +125,7 @@ struct Pending {
 pub struct Index {
     policy: Policy,
     world: World,
-    entries: BTreeMap<ObjectKey, Entry>,
+    entries: BTreeMap<ObjectKey, Box<Entry>>,
     /// Secrets and ConfigMaps in use, and the Ingresses that name them.
     named: BTreeMap<(Kind, ObjectKey), BTreeSet<ObjectKey>>,
     named_changed: bool,
@@ -134,7 +134,7 @@ pub struct Index {
     tls_policies: Policies,
     expressions: Expressions,
     shared: Shared,
-    hosts: HashMap<Arc<str>, Host>,
+    hosts: HashMap<Arc<str>, Box<Host>>,
     aliases: Aliases,
     catch_alls: BTreeMap<Order, Arc<Route>>,
     problems: Problems,
@@ -303,14 +303,14 @@ impl Index {
         self.pending.ingresses.insert(key.clone(), renew);
         self.pending.reported.insert(key.clone());
         let entry = match old {
-            Some(old) => Entry { ingress, parsed, ..old },
-            None => Entry {
+            Some(old) => Box::new(Entry { ingress, parsed, ..*old }),
+            None => Box::new(Entry {
                 key: Arc::new(key.clone()),
                 ingress,
                 parsed,
                 compiled: None,
                 tls: TlsShare::default(),
-            },
+            }),
         };
         self.entries.insert(key.clone(), entry);
     }
@@ -362,10 +362,11 @@ impl Index {
     fn replace_shares(&mut self, old: Option<&Compiled>, new: Option<&Compiled>) {
         type Of<'a> = Option<(&'a Order, &'a Arc<Share>)>;
         let both = old.into_iter().chain(new);
-        let names: BTreeSet<_> = both.flat_map(|one| one.shares.keys().cloned()).collect();
+        let shares = both.flat_map(|one| &one.shares);
+        let names: BTreeSet<_> = shares.map(|(host, _)| host.clone()).collect();
         for host in names {
-            let was: Of<'_> = old.and_then(|c| Some((&c.order, c.shares.get(&host)?)));
-            let is: Of<'_> = new.and_then(|c| Some((&c.order, c.shares.get(&host)?)));
+            let was: Of<'_> = old.and_then(|c| Some((&c.order, c.share(&host)?)));
+            let is: Of<'_> = new.and_then(|c| Some((&c.order, c.share(&host)?)));
             self.hosts.entry(host.clone()).or_default().replace(was, is);
             self.pending.hosts.insert(host);
         }
@@ -376,7 +377,7 @@ impl Index {
         }
         was.map(|(order, _)| self.catch_alls.remove(order));
         is.map(|(order, route)| self.catch_alls.insert(order.clone(), route.clone()));
-        let any: Arc<str> = "".into();
+        let any = names::shared("");
         let first = self.catch_alls.values().next().cloned();
         self.hosts.entry(any.clone()).or_default().set_catch_all(first);
         self.pending.hosts.insert(any);
@@ -394,9 +395,14 @@ impl Index {
             concerned.extend(self.backends.refresh(&self.world, service));
         }
         self.update_certificates(now);
-        for (key, renew) in std::mem::take(&mut self.pending.ingresses) {
+        let ingresses = std::mem::take(&mut self.pending.ingresses);
+        let most = ingresses.len() > self.entries.len() / 2;
+        for (key, renew) in ingresses {
             self.compile(&key, renew, now);
             concerned.extend(self.entries.get(&key).map(|entry| entry.key.clone()));
+        }
+        if most {
+            objects::pack(&mut self.entries);
         }
         for key in concerned {
             self.report_services(&key);
@@ -435,9 +441,9 @@ impl Index {
         self.backends.set_unclaimed(Some(backend.clone()));
         self.snapshot.fallback = Some(Arc::new(Route {
             ingress: own.clone(),
-            series: Route::series(&own, "_", "/", &backend),
-            host: "_".into(),
-            path: "/".into(),
+            series: Route::series(&own, &names::shared("_"), &names::shared("/"), &backend),
+            host: names::shared("_"),
+            path: names::shared("/"),
             backend,
             settings: Arc::new(self.policy.defaults.clone()),
             resources: Arc::default(),
@@ -526,18 +532,12 @@ impl Index {
         let Some(mut entry) = self.entries.remove(key) else {
             return;
         };
-        let hosts = &self.hosts;
-        let name = |name: &str| match hosts.get_key_value(name) {
-            Some((known, _)) => known.clone(),
-            None => name.into(),
-        };
         let old = entry.compiled.take();
         let mut compiler = Compiler {
             world: &self.world,
             policy: &self.policy,
             backends: &mut self.backends,
             expressions: &mut self.expressions,
-            host_names: &name,
             renew_resources,
         };
         let mut new = compiler.compile(&entry.key, &entry.ingress, &entry.parsed, old.as_ref());
@@ -598,9 +598,9 @@ impl Index {
         for name in &names {
             let host = self.hosts.get(name);
             more.extend(
-                host.and_then(Host::aliases)
+                host.and_then(|host| host.aliases())
                     .into_iter()
-                    .flat_map(|(_, names)| names.iter().map(|name| Arc::from(name.as_str()))),
+                    .flat_map(|(_, names)| names.iter().map(|name| names::shared(name))),
             );
             more.extend(www_partner(name));
         }
@@ -614,9 +614,9 @@ impl Index {
     /// it is another name of.
     fn update_name(&mut self, name: &Arc<str>) {
         let mut found = Vec::new();
-        let own = self.hosts.get(name).and_then(Host::routes);
+        let own = self.hosts.get(name).and_then(|host| host.routes());
         let mut certificates = self.certificates.of_host(name);
-        let mut demands = self.hosts.get(name).map(Host::tls_demands).unwrap_or_default();
+        let mut demands = self.hosts.get(name).map(|host| host.tls_demands()).unwrap_or_default();
         let mut routes = own.cloned();
         let partner = www_partner(name);
         let partner = partner.and_then(|partner| self.hosts.get_key_value(&partner));
@@ -630,7 +630,8 @@ impl Index {
                 found.push(Problem::warning(Kind::Ingress, by, field, why));
             } else {
                 let www_redirect = Some(partner.clone());
-                routes = Some(HostRoutes { www_redirect, ..HostRoutes::default() });
+                let redirected = HostRoutes { www_redirect, ..HostRoutes::default() };
+                routes = Some(Arc::new(redirected));
                 certificates = self.certificates.of_host(partner);
                 certificates.retain(|shared| shared.covers(name));
             }
@@ -642,9 +643,10 @@ impl Index {
                     format!("{name} is not made another name of {}: it is taken", host_name(host))
                 }
                 (Ok(()), None) => {
-                    routes = self.hosts.get(host).and_then(Host::routes).cloned();
+                    routes = self.hosts.get(host).and_then(|host| host.routes()).cloned();
                     certificates = self.certificates.of_host(host);
-                    demands = self.hosts.get(host).map(Host::tls_demands).unwrap_or_default();
+                    demands =
+                        self.hosts.get(host).map(|host| host.tls_demands()).unwrap_or_default();
                     continue;
                 }
             };
@@ -664,7 +666,7 @@ impl Index {
             passthrough,
         });
         self.snapshot.certificates.set(name, tls.map(Arc::new));
-        self.snapshot.set_host(name, routes.map(Arc::new));
+        self.snapshot.set_host(name, routes);
     }
 }
 

@@ -4,8 +4,8 @@
 
 use super::PREFIX;
 use super::values::Refusal;
+use crate::objects::ingress::Annotations;
 use crate::options::{IngressOptions, Risk};
-use std::collections::BTreeMap;
 
 const MEDIUM: &[&str] = &[
     "affinity-mode",
@@ -79,7 +79,7 @@ fn risk(name: &str) -> Risk {
 
 /// The annotations of an Ingress that are not to be there.
 pub fn check<'a>(
-    annotations: &'a BTreeMap<String, String>,
+    annotations: &'a Annotations,
     options: &IngressOptions,
 ) -> Vec<(&'a str, Refusal)> {
     if options.risk_max >= Risk::High && options.words_blocked.is_empty() {
@@ -106,10 +106,11 @@ mod tests {
 
     #[test]
     fn annotations_risk_level_and_annotation_value_word_blocklist_forbid() {
-        let annotations: BTreeMap<String, String> =
+        let annotations: Annotations =
             [("ssl-redirect", "true"), ("rewrite-target", "/load_module"), ("server-alias", "a.b")]
                 .map(|(name, value)| (format!("{PREFIX}{name}"), value.to_string()))
-                .into();
+                .into_iter()
+                .collect();
         for (risk_max, words, forbidden) in [
             (Risk::High, "", &[][..]),
             (Risk::Critical, "load_module", &["rewrite-target"]),

@@ -76,7 +76,8 @@ mod tests {
         };
         let unknown = Address::Name("nobody.invalid".into(), 80);
         let local = Address::Name("localhost".into(), 80);
-        let backend = Arc::new(Backend::new(key.clone(), &[unknown, local]));
+        let key = Arc::new(key);
+        let backend = Arc::new(Backend::new(key.clone(), [unknown, local].into()));
         let mut snapshot = Snapshot::default();
         snapshot.backends.insert(key, backend.clone());
         let task = tokio::spawn(keep_resolved(Arc::new(ArcSwap::from_pointee(snapshot))));

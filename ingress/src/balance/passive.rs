@@ -3,7 +3,6 @@
 
 use super::Moment;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// When an endpoint rests.
@@ -23,6 +22,19 @@ struct Fails {
 }
 
 impl Fails {
+    /// Enough for any policy, and for 34 years.
+    const COUNT_BITS: u32 = 24;
+    const COUNT_MAX: u32 = (1 << Fails::COUNT_BITS) - 1;
+
+    fn pack(self) -> u64 {
+        u64::from(self.count.min(Fails::COUNT_MAX)) | self.since.0 << Fails::COUNT_BITS
+    }
+
+    fn unpack(bits: u64) -> Fails {
+        let count = u32::try_from(bits & u64::from(Fails::COUNT_MAX)).unwrap_or_default();
+        Fails { count, since: Moment(bits >> Fails::COUNT_BITS) }
+    }
+
     /// After a failure: what counts now, and until when the endpoint rests.
     fn after(self, now: Moment, policy: RestPolicy) -> (Fails, Option<Moment>) {
         let old = self.since.plus(policy.window) <= now;
@@ -37,13 +49,12 @@ impl Fails {
     }
 }
 
-/// Passive health of an endpoint. While nothing fails, nothing is locked.
+/// Passive health of an endpoint. While nothing fails, nothing is written.
 #[derive(Debug, Default)]
 pub struct Passive {
     rests_until: AtomicU64,
-    fails: Mutex<Fails>,
-    /// Whether `fails` holds any.
-    failing: std::sync::atomic::AtomicBool,
+    /// [`Fails`]; 0 for none.
+    fails: AtomicU64,
 }
 
 impl Passive {
@@ -55,21 +66,18 @@ impl Passive {
 
     /// It could not be reached.
     pub fn failed(&self, now: Moment, policy: RestPolicy) {
-        let mut fails = self.fails.lock().unwrap_or_else(PoisonError::into_inner);
-        let (next, until) = fails.after(now, policy);
-        *fails = next;
-        self.failing.store(true, Ordering::Relaxed);
-        if let Some(until) = until {
+        let after = |bits| Fails::unpack(bits).after(now, policy);
+        let next = |bits| Some(after(bits).0.pack());
+        let before = self.fails.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        if let (_, Some(until)) = after(before.unwrap_or_else(|bits| bits)) {
             self.rests_until.store(until.0, Ordering::Relaxed);
         }
     }
 
     /// It was reached.
     pub fn worked(&self) {
-        if self.failing.load(Ordering::Relaxed) {
-            let mut fails = self.fails.lock().unwrap_or_else(PoisonError::into_inner);
-            *fails = Fails::default();
-            self.failing.store(false, Ordering::Relaxed);
+        if self.fails.load(Ordering::Relaxed) != 0 {
+            self.fails.store(0, Ordering::Relaxed);
             self.rests_until.store(0, Ordering::Relaxed);
         }
     }

@@ -13,7 +13,7 @@ fn backend_with(care: Care, endpoints: &[&str]) -> Backend {
         by_cluster_ip: false,
         care,
     };
-    Backend::new(key, &addresses(endpoints))
+    Backend::new(Arc::new(key), addresses(endpoints).into())
 }
 
 fn backend(endpoints: &[&str]) -> Backend {
@@ -61,7 +61,7 @@ fn endpoints_take_turns() {
     let mut picks = (0..).map(|_| pick(&web, &[]).unwrap().ip().to_string());
     let first: Vec<String> = picks.by_ref().take(4).collect();
     assert_eq!(first, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.1"]);
-    web.replace(&addresses(&["10.0.0.1:80", "10.0.0.2:80"]));
+    web.replace(addresses(&["10.0.0.1:80", "10.0.0.2:80"]).into());
     assert_eq!(picks.next().unwrap(), "10.0.0.1");
 }
 
@@ -113,7 +113,7 @@ fn endpoints_keep_what_is_known_of_them() {
     let web = backend(&["10.0.0.1:80", "10.0.0.2:80"]);
     let before = endpoint(&web, 1);
     before.latency.add(Duration::from_secs(1), NOW);
-    web.replace(&addresses(&["10.0.0.2:80", "10.0.0.3:80"]));
+    web.replace(addresses(&["10.0.0.2:80", "10.0.0.3:80"]).into());
     assert!(Arc::ptr_eq(&before, &endpoint(&web, 0)));
     assert!(endpoint(&web, 1).latency.score(Moment::now()) > 0.0, "an average one");
 }
@@ -180,7 +180,7 @@ fn a_new_endpoint_starts_slowly() {
         (endpoint(&web, 0).share(NOW) - 1.0).abs() < f64::EPSILON,
         "the first has to do it all"
     );
-    web.replace(&addresses(&["10.0.0.1:80", "10.0.0.2:80"]));
+    web.replace(addresses(&["10.0.0.1:80", "10.0.0.2:80"]).into());
     let new = endpoint(&web, 1);
     for (age_s, share) in [(0, 0.1), (50, 0.55), (100, 1.0), (1000, 1.0)] {
         let now = new.joined.plus(Duration::from_secs(age_s));
@@ -200,16 +200,16 @@ fn a_new_endpoint_starts_slowly() {
 fn names_become_endpoints_when_they_are_resolved() {
     let name: (Arc<str>, u16) = ("web.example".into(), 80);
     let external = backend_with(Care::default(), &[]);
-    external.replace(&[Address::Name(name.0.clone(), name.1)]);
+    external.replace([Address::Name(name.0.clone(), name.1)].into());
     assert!(external.endpoints().is_empty());
     let found: Vec<SocketAddr> =
         ["192.0.2.1:80", "192.0.2.2:80"].map(|a| a.parse().unwrap()).into();
     external.resolve(&name, &found);
     assert_eq!(external.endpoints().addresses().collect::<Vec<_>>(), found);
     // Objects say the same again: nothing is forgotten.
-    external.replace(&[Address::Name(name.0.clone(), name.1)]);
+    external.replace([Address::Name(name.0.clone(), name.1)].into());
     assert_eq!(external.endpoints().addresses().count(), 2);
-    external.replace(&addresses(&["10.0.0.1:80"]));
+    external.replace(addresses(&["10.0.0.1:80"]).into());
     external.resolve(&name, &found);
     assert_eq!(external.endpoints().addresses().count(), 1);
 }
@@ -227,7 +227,7 @@ mod sessions {
             assert!(Arc::ptr_eq(endpoint, &web.endpoints().of_key(key.as_bytes()).unwrap()));
         }
         let more = many(21);
-        web.replace(&addresses(&more.iter().map(String::as_str).collect::<Vec<_>>()));
+        web.replace(addresses(&more.iter().map(String::as_str).collect::<Vec<_>>()).into());
         let moved = sessions.iter().filter(|(endpoint, key)| {
             !Arc::ptr_eq(endpoint, &web.endpoints().of_key(key.as_bytes()).unwrap())
         });
@@ -245,9 +245,9 @@ mod sessions {
             &endpoint,
             &web.endpoints().of_token(&name, token.as_bytes()).unwrap()
         ));
-        web.replace(&addresses(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]));
+        web.replace(addresses(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]).into());
         assert!(web.endpoints().of_token(&name, token.as_bytes()).is_some());
-        web.replace(&addresses(&["10.0.0.3:80"]));
+        web.replace(addresses(&["10.0.0.3:80"]).into());
         assert!(web.endpoints().of_token(&name, token.as_bytes()).is_none());
         assert!(web.endpoints().of_token(&name, b"forged").is_none());
     }

@@ -1,10 +1,11 @@
 //! Where `check` gets its objects: files, folders, standard input, or a cluster that is asked once.
 
+use crate::objects::ingress::Ingress;
 use crate::objects::{Kind, Object, ObjectKey};
 use crate::source::files::{self, parse_manifests};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::api::networking::v1::{self as api, IngressClass};
 use kube::api::{Api, ListParams};
 use kube::{Client, Error, Resource};
 use serde::de::DeserializeOwned;
@@ -62,12 +63,13 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<Object>, ReadError> {
 /// Objects of a cluster. Secrets and ConfigMaps are left to [`named`].
 pub async fn cluster(client: &Client) -> Result<Vec<Object>, ReadError> {
     let mut objects = Vec::new();
-    objects.extend(all::<Ingress>(client).await?.into_iter().map(|o| Object::Ingress(o.into())));
+    let ingresses = all::<api::Ingress>(client).await?;
+    objects.extend(ingresses.iter().map(|o| Object::Ingress(Ingress::of(o).into())));
     let classes = all::<IngressClass>(client).await?;
     objects.extend(classes.into_iter().map(|o| Object::IngressClass(o.into())));
-    objects.extend(all::<Service>(client).await?.into_iter().map(|o| Object::Service(o.into())));
+    objects.extend(all::<Service>(client).await?.iter().map(Object::of_service));
     let slices = all::<EndpointSlice>(client).await?;
-    objects.extend(slices.into_iter().map(|o| Object::EndpointSlice(o.into())));
+    objects.extend(slices.iter().map(Object::of_slice));
     Ok(objects)
 }
 
@@ -78,7 +80,7 @@ pub async fn named(
 ) -> Result<Vec<Object>, ReadError> {
     let mut objects = Vec::new();
     for (kind, key) in names {
-        let (client, namespace) = (client.clone(), key.namespace.as_str());
+        let (client, namespace) = (client.clone(), &*key.namespace);
         let failed = |error| ReadError::List(kind.as_str(), Box::new(error));
         if kind == Kind::Secret {
             let found = Api::<Secret>::namespaced(client, namespace).get_opt(&key.name).await;
@@ -113,7 +115,7 @@ trait KindName {
     const NAME: &'static str;
 }
 
-impl KindName for Ingress {
+impl KindName for api::Ingress {
     const NAME: &'static str = "Ingress";
 }
 

@@ -107,9 +107,9 @@ impl CertificateMetrics {
         let expires = certificate.not_after.as_second() as f64;
         let mut shown = Vec::new();
         for host in certificate.names.iter().take(NAMES_MAX) {
-            let own = [&self.class, host, &identifier, &secret.namespace, &secret.name];
-            let more = [&who.issuer, &who.organization, &who.algorithm, &who.serial];
-            let all: Vec<&str> = own.into_iter().chain(more).map(String::as_str).collect();
+            let own = [&*self.class, host, &identifier, &secret.namespace, &secret.name];
+            let more = [&*who.issuer, &who.organization, &who.algorithm, &who.serial];
+            let all: Vec<&str> = own.into_iter().chain(more).collect();
             self.expiry.with_label_values(&all[..OWN_LABELS.len()]).set(expires);
             self.info.with_label_values(&all).set(1);
             shown.push(all.into_iter().map(str::to_string).collect());

@@ -6,9 +6,11 @@
 //! are lumped together, hosts and paths are those of rules, and the number of statuses is bounded.
 
 use super::histogram::{Histogram, LENGTH_BYTES, SIZE_BYTES, TIMES_NS};
+use crate::objects::ObjectKey;
 use http::Method;
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,18 +20,16 @@ const COMBINATIONS_MAX: usize = 192;
 const OTHER_STATUS: u16 = 0;
 
 /// What makes a route the same route.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct SeriesKey {
     /// The rule's host; `_` for none.
-    pub host: String,
+    pub host: Arc<str>,
     /// The rule's path.
-    pub path: String,
-    /// Of the Ingress.
-    pub namespace: String,
-    /// Its name.
-    pub ingress: String,
+    pub path: Arc<str>,
+    /// The Ingress.
+    pub ingress: Arc<ObjectKey>,
     /// Of the backend.
-    pub service: String,
+    pub service: Arc<str>,
 }
 
 /// The series of one route.
@@ -83,25 +83,37 @@ pub struct Finished<'a> {
     pub response_bytes: u64,
 }
 
-type Known = HashMap<SeriesKey, Weak<RouteSeries>>;
+/// All series of the process, by the hash of what they are: they know that themselves.
+struct Known {
+    by_hash: HashMap<u64, Weak<RouteSeries>>,
+    hasher: RandomState,
+    /// When to look for dead ones next.
+    prune_at: usize,
+}
 
-/// All series of the process, and when to look for dead ones next.
-static KNOWN: LazyLock<Mutex<(Known, usize)>> = LazyLock::new(|| Mutex::new((Known::new(), 1024)));
+static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(|| {
+    Mutex::new(Known { by_hash: HashMap::new(), hasher: RandomState::new(), prune_at: 1024 })
+});
 
 impl RouteSeries {
     /// The series of a route: those it had, while any route holds them.
     pub fn of(key: SeriesKey) -> Arc<RouteSeries> {
         let mut guard = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, prune_at) = &mut *guard;
-        if let Some(series) = known.get(&key).and_then(Weak::upgrade) {
-            return series;
+        let known = &mut *guard;
+        if known.by_hash.len() >= known.prune_at {
+            known.by_hash.retain(|_, series| series.strong_count() > 0);
+            known.prune_at = (known.by_hash.len() * 2).max(1024);
         }
-        if known.len() >= *prune_at {
-            known.retain(|_, series| series.strong_count() > 0);
-            *prune_at = (known.len() * 2).max(1024);
+        let mut hash = known.hasher.hash_one(&key);
+        // Others of the same hash are as good as impossible; they would be next to each other.
+        while let Some(series) = known.by_hash.get(&hash).and_then(Weak::upgrade) {
+            if series.key == key {
+                return series;
+            }
+            hash = hash.wrapping_add(1);
         }
-        let series = Arc::new(RouteSeries { key: key.clone(), first: OnceLock::new() });
-        known.insert(key, Arc::downgrade(&series));
+        let series = Arc::new(RouteSeries { key, first: OnceLock::new() });
+        known.by_hash.insert(hash, Arc::downgrade(&series));
         series
     }
 
@@ -176,12 +188,11 @@ fn nanoseconds(took: Duration) -> u64 {
 pub fn render(text: &mut String, constant: &str) {
     let mut live: Vec<Arc<RouteSeries>> = {
         let guard = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.0.values().filter_map(Weak::upgrade).collect()
+        guard.by_hash.values().filter_map(Weak::upgrade).collect()
     };
     live.retain(|series| series.first.get().is_some());
     live.sort_by(|a, b| {
-        let order = |key: &SeriesKey| (key.namespace.clone(), key.ingress.clone());
-        order(&a.key).cmp(&order(&b.key)).then_with(|| a.key.host.cmp(&b.key.host))
+        a.key.ingress.cmp(&b.key.ingress).then_with(|| a.key.host.cmp(&b.key.host))
     });
     let counted: Vec<(String, &Counted)> = live
         .iter()
@@ -254,9 +265,9 @@ fn labels(key: &SeriesKey, at: &Combination, constant: &str) -> String {
     };
     label("canary", &at.canary);
     label("host", &key.host);
-    label("ingress", &key.ingress);
+    label("ingress", &key.ingress.name);
     label("method", at.method);
-    label("namespace", &key.namespace);
+    label("namespace", &key.ingress.namespace);
     label("path", &key.path);
     label("service", &key.service);
     match at.status {
@@ -284,7 +295,8 @@ mod tests {
     use super::*;
 
     fn key(host: &str) -> SeriesKey {
-        SeriesKey { host: host.into(), path: "/".into(), ..SeriesKey::default() }
+        let ingress = Arc::new(ObjectKey::new("", ""));
+        SeriesKey { host: host.into(), path: "/".into(), ingress, service: "".into() }
     }
 
     fn request(method: &Method, status: u16) -> Finished<'_> {

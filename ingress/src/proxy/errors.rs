@@ -114,10 +114,10 @@ pub fn explain(
         None => drop(head.remove_header("x-format")),
     }
     let service = &route.backend.key;
-    head.insert_header("X-Namespace", route.ingress.namespace.as_str())?;
-    head.insert_header("X-Ingress-Name", route.ingress.name.as_str())?;
-    head.insert_header("X-Service-Name", service.service.name.as_str())?;
-    head.insert_header("X-Service-Port", service.port.as_str())
+    head.insert_header("X-Namespace", &*route.ingress.namespace)?;
+    head.insert_header("X-Ingress-Name", &*route.ingress.name)?;
+    head.insert_header("X-Service-Name", &*service.service.name)?;
+    head.insert_header("X-Service-Port", &*service.port)
 }
 
 /// Sends the default backend's answer to the client.

@@ -3,7 +3,8 @@
 //! Given addresses come first, then those of the published Service, else those of the nodes that run the
 //! controller's pods, all as ingress-nginx does it.
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use crate::objects::service::{Service, ServiceType};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams};
 use kube::{Client, Error};
 use serde_json::{Value, json};
@@ -28,23 +29,11 @@ fn one(address: &str) -> Value {
 
 /// The same for the published Service.
 pub fn of_service(service: &Service) -> Value {
-    let Some(spec) = &service.spec else {
-        return json!([]);
-    };
-    if spec.type_.as_deref() == Some("ExternalName") {
-        return spec.external_name.iter().map(|name| one(name)).collect();
-    }
-    let external = spec.external_ips.iter().flatten().map(|address| one(address));
-    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let assigned = balancer
-        .iter()
-        .flat_map(|balancer| balancer.ingress.iter().flatten())
-        .filter_map(|ingress| ingress.ip.as_deref().or(ingress.hostname.as_deref()).map(one));
-    let all: Vec<Value> = assigned.chain(external).collect();
-    match (all.is_empty(), spec.type_.as_deref(), spec.cluster_ip.as_deref()) {
-        (true, Some("LoadBalancer"), _) | (true, _, None | Some("None" | "")) => json!([]),
-        (true, _, Some(cluster_ip)) => json!([{ "ip": cluster_ip }]),
-        (false, ..) => Value::Array(all),
+    let all: Value = service.addresses.iter().map(|address| one(address)).collect();
+    match (&service.service_type, service.cluster_ip) {
+        (ServiceType::ExternalName(name), _) => name.iter().map(|name| one(name)).collect(),
+        (ServiceType::Internal, Some(ip)) if service.addresses.is_empty() => json!([{ "ip": ip }]),
+        _ => all,
     }
 }
 
@@ -126,12 +115,14 @@ fn addresses_of(node: &Node, internal: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1 as api;
 
     fn service(spec: Value, status: Value) -> Service {
-        serde_json::from_value(
+        let service: api::Service = serde_json::from_value(
             json!({"metadata": {"name": "front"}, "spec": spec, "status": status}),
         )
-        .unwrap()
+        .unwrap();
+        Service::of(&service)
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Finding {
             Kind::EndpointSlice => "discovery.k8s.io/v1",
             Kind::Service | Kind::Secret | Kind::ConfigMap | Kind::File => "v1",
         };
-        let object_namespace = Some(self.object.namespace.clone()).filter(|n| !n.is_empty());
+        let object_namespace = Some(self.object.namespace.to_string()).filter(|n| !n.is_empty());
         Event {
             metadata: ObjectMeta {
                 name: Some(name.into()),
@@ -96,7 +96,7 @@ impl Finding {
             involved_object: ObjectReference {
                 api_version: Some(api_version.into()),
                 kind: Some(self.kind.as_str().into()),
-                name: Some(self.object.name.clone()),
+                name: Some(self.object.name.to_string()),
                 namespace: object_namespace,
                 uid: self.uid.clone(),
                 ..ObjectReference::default()

@@ -6,8 +6,9 @@
 
 use super::addresses::OwnPod;
 use crate::objects::ObjectKey;
+use crate::objects::ingress::{Ingress, StatusAddress};
 use futures::StreamExt;
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::networking::v1 as api;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Error};
 use serde_json::{Value, json};
@@ -36,10 +37,21 @@ pub struct Board {
 struct State {
     /// What every Ingress of ours should say; `None` while it is not known.
     wanted: Option<Value>,
-    /// What each says.
-    present: BTreeMap<ObjectKey, Value>,
+    /// What each says. Nearly all say the same.
+    present: BTreeMap<ObjectKey, Arc<Value>>,
+    /// What was noted last.
+    last: Arc<Value>,
     /// Those to be looked at.
     touched: BTreeSet<ObjectKey>,
+}
+
+impl State {
+    fn share(&mut self, status: Value) -> Arc<Value> {
+        if *self.last != status {
+            self.last = Arc::new(status);
+        }
+        self.last.clone()
+    }
 }
 
 impl Board {
@@ -64,7 +76,8 @@ impl Board {
         for (key, ingress) in ingresses {
             match ingress {
                 Some(ingress) => {
-                    state.present.insert(key.clone(), status_of(ingress));
+                    let status = state.share(status_of(ingress));
+                    state.present.insert(key.clone(), status);
                     state.touched.insert(key);
                 }
                 None => {
@@ -88,12 +101,14 @@ impl Board {
         let Some(wanted) = state.wanted.clone() else {
             return Vec::new();
         };
-        let differs = |key: &ObjectKey| state.present.get(key).is_some_and(|now| *now != wanted);
+        let differs = |key: &ObjectKey| state.present.get(key).is_some_and(|now| **now != wanted);
         touched.into_iter().filter(differs).map(|key| (key, wanted.clone())).collect()
     }
 
     fn written(&self, key: &ObjectKey, value: Value) {
-        if let Some(present) = self.state().present.get_mut(key) {
+        let mut state = self.state();
+        let value = state.share(value);
+        if let Some(present) = state.present.get_mut(key) {
             *present = value;
         }
     }
@@ -105,13 +120,11 @@ impl Board {
 
 /// The addresses in an Ingress's status, without what others put beside them.
 fn status_of(ingress: &Ingress) -> Value {
-    let status = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let all = status.iter().flat_map(|balancer| balancer.ingress.iter().flatten());
-    all.map(|address| match (&address.ip, &address.hostname) {
-        (Some(ip), _) => json!({ "ip": ip }),
-        (None, hostname) => json!({ "hostname": hostname }),
-    })
-    .collect()
+    let one = |address: &StatusAddress| match address {
+        StatusAddress::Ip(ip) => json!({ "ip": &**ip }),
+        StatusAddress::Hostname(hostname) => json!({ "hostname": hostname.as_deref() }),
+    };
+    ingress.addresses.iter().map(one).collect()
 }
 
 /// Writes statuses while `leads` says so, until told to stop.
@@ -204,7 +217,7 @@ impl StatusWriter {
         let due = self.board.take_due();
         let writes = due.into_iter().map(|(key, value)| async move {
             let status = json!({ "status": { "loadBalancer": { "ingress": value } } });
-            let api: Api<Ingress> = Api::namespaced(self.client.clone(), &key.namespace);
+            let api: Api<api::Ingress> = Api::namespaced(self.client.clone(), &key.namespace);
             let patch = Patch::Merge(&status);
             match api.patch_status(&key.name, &PatchParams::default(), &patch).await {
                 Ok(_) => {
@@ -232,9 +245,10 @@ mod tests {
     use super::*;
 
     fn ingress(addresses: Value) -> Ingress {
-        serde_json::from_value(json!({"metadata": {"name": "web"},
+        let ingress: api::Ingress = serde_json::from_value(json!({"metadata": {"name": "web"},
             "status": {"loadBalancer": {"ingress": addresses}}}))
-        .unwrap()
+        .unwrap();
+        Ingress::of(&ingress)
     }
 
     #[test]

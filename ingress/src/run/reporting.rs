@@ -136,9 +136,9 @@ fn lease(options: &ReportingConfig, own_pod: Option<OwnPod>) -> LeaseOptions {
         }
     };
     LeaseOptions {
-        namespace: key.namespace,
+        namespace: key.namespace.to_string(),
         name: options.election_id.clone(),
-        identity: key.name,
+        identity: key.name.to_string(),
         ttl: options.election_ttl,
     }
 }

@@ -4,7 +4,7 @@
 //! Watches resume by themselves after the API was away; what was known stays in effect meanwhile.
 
 use super::Change;
-use crate::objects::{Kind, ObjectKey};
+use crate::objects::{Kind, ObjectKey, Read};
 use futures::StreamExt;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
@@ -20,6 +20,9 @@ use tokio::task::JoinHandle;
 /// The kinds watched from the start. Endpoints are not among them: the API mirrors them to slices.
 pub const WATCHED: [Kind; 4] =
     [Kind::Ingress, Kind::IngressClass, Kind::Service, Kind::EndpointSlice];
+
+/// How many objects one answer of the API holds: they take a hundred times what is kept of them.
+const PAGE: u32 = 100;
 
 /// The watches of a cluster.
 pub struct ApiSource {
@@ -67,7 +70,7 @@ impl ApiSource {
         for named in wanted {
             let (kind, key) = named;
             let allowed =
-                self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
+                self.namespace.as_ref().is_none_or(|namespace| **namespace == *key.namespace);
             if self.named.contains_key(named) || !allowed {
                 continue;
             }
@@ -134,9 +137,10 @@ async fn follow(
     only: Option<ObjectKey>,
     changes: mpsc::Sender<Change>,
 ) {
+    let config = watcher::Config::default().page_size(PAGE);
     let config = match &only {
-        Some(key) => watcher::Config::default().fields(&format!("metadata.name={}", key.name)),
-        None => watcher::Config::default(),
+        Some(key) => config.fields(&format!("metadata.name={}", key.name)),
+        None => config,
     };
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     let mut listed = Vec::new();
@@ -147,7 +151,7 @@ async fn follow(
                 continue;
             }
             Ok(Event::InitApply(object)) => {
-                listed.extend(value(object, &resource));
+                listed.extend(value(object, &resource).map(|value| Read::of(kind, value)));
                 continue;
             }
             Ok(Event::InitDone) => Change::Replace(kind, only.clone(), std::mem::take(&mut listed)),

@@ -9,6 +9,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,11 +23,13 @@ const SETTLE_TIME: Duration = Duration::from_millis(20);
 /// A folder and what its files last said.
 struct Folder {
     path: PathBuf,
+    hasher: RandomState,
     files: BTreeMap<PathBuf, ManifestFile>,
 }
 
 struct ManifestFile {
-    text: Vec<u8>,
+    /// Of its text. That itself would take more memory than all that is made of it.
+    hash: u64,
     objects: Vec<Object>,
     problem: Option<Problem>,
 }
@@ -35,7 +38,7 @@ struct ManifestFile {
 pub async fn watch(path: PathBuf, changes: mpsc::Sender<Change>) {
     let (wake, mut woken) = mpsc::channel::<()>(1);
     let _watcher = announce(&path, wake);
-    let mut folder = Folder { path, files: BTreeMap::new() };
+    let mut folder = Folder::new(path);
     let mut first = true;
     loop {
         let changed = tokio::task::block_in_place(|| folder.read());
@@ -87,6 +90,10 @@ fn announce(path: &Path, wake: mpsc::Sender<()>) -> Option<notify::RecommendedWa
 }
 
 impl Folder {
+    fn new(path: PathBuf) -> Folder {
+        Folder { path, hasher: RandomState::new(), files: BTreeMap::new() }
+    }
+
     /// Reads what is there; true if anything is different.
     fn read(&mut self) -> io::Result<bool> {
         let mut paths = Vec::new();
@@ -101,10 +108,11 @@ impl Folder {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
+            let hash = self.hasher.hash_one(&text);
             let old = self.files.remove(&path);
-            if old.as_ref().is_none_or(|old| old.text != text) {
+            if old.as_ref().is_none_or(|old| old.hash != hash) {
                 changed = true;
-                let file = ManifestFile::parse(&path, text, old);
+                let file = ManifestFile { hash, ..ManifestFile::parse(&path, &text, old) };
                 self.files.insert(path, file);
             } else if let Some(old) = old {
                 self.files.insert(path, old);
@@ -123,15 +131,18 @@ impl Folder {
 }
 
 impl ManifestFile {
-    fn parse(path: &Path, text: Vec<u8>, old: Option<ManifestFile>) -> ManifestFile {
-        match parse_manifests(&text) {
-            Ok(objects) => ManifestFile { text, objects, problem: None },
+    fn parse(path: &Path, text: &[u8], old: Option<ManifestFile>) -> ManifestFile {
+        match parse_manifests(text) {
+            Ok(mut objects) => {
+                objects.shrink_to_fit();
+                ManifestFile { hash: 0, objects, problem: None }
+            }
             Err(why) => {
                 let key = ObjectKey::new("", path.display().to_string());
                 let kept = if old.is_some() { "; what it said before stays in effect" } else { "" };
                 let problem = Problem::error(Kind::File, &key, "", format!("{why}{kept}"));
                 ManifestFile {
-                    text,
+                    hash: 0,
                     objects: old.map_or_else(Vec::new, |old| old.objects),
                     problem: Some(problem),
                 }
@@ -230,7 +241,7 @@ mod tests {
             |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("a.yaml", SERVICE);
         write("b.yaml", &SERVICE.replace("web", "api"));
-        let mut read = Folder { path: folder.path().into(), files: BTreeMap::new() };
+        let mut read = Folder::new(folder.path().into());
         assert!(read.read().unwrap());
         assert!(!read.read().unwrap());
         write("a.yaml", "{broken");

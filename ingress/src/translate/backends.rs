@@ -4,12 +4,13 @@
 use crate::annotations::upstream::Upstream;
 use crate::annotations::upstream::health::Health;
 use crate::balance::{Address, Backend, BackendKey, Care};
-use crate::objects::{ObjectKey, Slice, World};
+use crate::few::FewMap;
+use crate::objects::ingress::IngressBackend;
+use crate::objects::service::{Service, ServicePort, ServiceType, TargetPort};
+use crate::objects::slice::Slice;
+use crate::objects::{ObjectKey, World, names};
 use crate::shards::Shards;
-use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
-use k8s_openapi::api::networking::v1::IngressBackend;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use thiserror::Error;
@@ -19,7 +20,7 @@ use thiserror::Error;
 pub struct Backends {
     services: HashMap<ObjectKey, Used>,
     /// The same, for the snapshot.
-    pub table: Shards<BackendKey, Arc<Backend>>,
+    pub table: Shards<Arc<BackendKey>, Arc<Backend>>,
     changes: Vec<EndpointChange>,
     /// Made since the last look; perhaps nobody came to use them.
     made: Vec<Arc<Backend>>,
@@ -33,15 +34,15 @@ pub struct Backends {
 struct Used {
     backends: Vec<State>,
     /// The Ingresses that use it, and how many of its backends each.
-    users: BTreeMap<Arc<ObjectKey>, usize>,
+    users: FewMap<Arc<ObjectKey>, usize>,
 }
 
 #[derive(Debug)]
 struct State {
     backend: Arc<Backend>,
     users: usize,
-    addresses: Box<[Address]>,
-    fault: Option<Fault>,
+    addresses: Arc<[Address]>,
+    fault: Option<Box<Fault>>,
 }
 
 /// A backend that goes on with other endpoints.
@@ -50,7 +51,7 @@ pub struct EndpointChange {
     /// Which one.
     pub backend: Arc<Backend>,
     /// All its endpoints from now on.
-    pub addresses: Box<[Address]>,
+    pub addresses: Arc<[Address]>,
 }
 
 /// Why a backend cannot have endpoints.
@@ -88,14 +89,8 @@ pub fn is_named_by(key: &BackendKey, backend: &IngressBackend, upstream: &Upstre
     let Some(named) = &backend.service else {
         return false;
     };
-    let port = named.port.as_ref();
-    let same_port = match port.map(|port| (port.number, port.name.as_deref())) {
-        Some((Some(number), _)) => key.port.parse() == Ok(number),
-        Some((None, Some(name))) => key.port == name,
-        _ => key.port.is_empty(),
-    };
-    same_port
-        && key.service.name == named.name
+    backend.port.is(&key.port)
+        && key.service.name == *named
         && key.by_cluster_ip == upstream.by_cluster_ip
         && key.care == care(&upstream.health)
 }
@@ -104,7 +99,7 @@ impl Default for Backends {
     fn default() -> Backends {
         let key = BackendKey {
             service: ObjectKey::new("", "upstream-default-backend"),
-            port: String::new(),
+            port: names::shared(""),
             by_cluster_ip: false,
             care: Care::default(),
         };
@@ -113,7 +108,7 @@ impl Default for Backends {
             table: Shards::default(),
             changes: Vec::new(),
             made: Vec::new(),
-            unclaimed: Arc::new(Backend::new(key, &[])),
+            unclaimed: Arc::new(Backend::new(Arc::new(key), Arc::default())),
             no_external_names: false,
         }
     }
@@ -134,32 +129,26 @@ impl Backends {
     pub fn named(
         &mut self,
         world: &World,
-        namespace: &str,
+        namespace: &Arc<str>,
         backend: &IngressBackend,
         upstream: &Upstream,
     ) -> Option<Arc<Backend>> {
-        let named = backend.service.as_ref()?;
-        let port = named.port.as_ref();
-        let port = match port.map(|port| (port.number, port.name.as_ref())) {
-            Some((Some(number), _)) => number.to_string(),
-            Some((None, Some(name))) => name.clone(),
-            _ => String::new(),
-        };
-        let service = ObjectKey::new(namespace, &named.name);
+        let (service, port) = (backend.service.as_ref()?, backend.port.text());
+        let service = ObjectKey { namespace: namespace.clone(), name: service.clone() };
         let (by_cluster_ip, care) = (upstream.by_cluster_ip, care(&upstream.health));
         Some(self.get(world, BackendKey { service, port, by_cluster_ip, care }))
     }
 
     /// The backend behind a port of a Service, by its number.
     pub fn numbered(&mut self, world: &World, service: &ObjectKey, port: u16) -> Arc<Backend> {
-        let port = port.to_string();
+        let port = names::shared(&port.to_string());
         let (service, care) = (service.clone(), Care::default());
         self.get(world, BackendKey { service, port, by_cluster_ip: false, care })
     }
 
     /// The backend behind the first port of a Service.
     pub fn first_port(&mut self, world: &World, service: &ObjectKey) -> Arc<Backend> {
-        let (service, port) = (service.clone(), String::new());
+        let (service, port) = (service.clone(), names::shared(""));
         let key = BackendKey { service, port, by_cluster_ip: false, care: Care::default() };
         self.get(world, key)
     }
@@ -169,8 +158,11 @@ impl Backends {
             return known.clone();
         }
         let (addresses, fault) = resolve(world, &key, self.no_external_names);
-        let backend = Arc::new(Backend::new(key.clone(), &addresses));
+        let key = Arc::new(key);
+        let backend = Arc::new(Backend::new(key.clone(), addresses.clone()));
         let used = self.services.entry(key.service.clone()).or_default();
+        // Most Services are used by one of their ports.
+        used.backends.reserve_exact(usize::from(used.backends.is_empty()));
         used.backends.push(State { backend: backend.clone(), users: 0, addresses, fault });
         self.table.insert(key, backend.clone());
         self.made.push(backend.clone());
@@ -181,7 +173,7 @@ impl Backends {
     pub fn acquire(&mut self, backends: &[Arc<Backend>], user: &Arc<ObjectKey>) {
         for backend in backends {
             if let Some(used) = self.services.get_mut(&backend.key.service) {
-                *used.users.entry(user.clone()).or_default() += 1;
+                *used.users.get_or_default(user) += 1;
                 used.state_mut(backend).into_iter().for_each(|state| state.users += 1);
             }
         }
@@ -240,7 +232,7 @@ impl Backends {
     pub fn fault(&self, backend: &Arc<Backend>) -> Option<&Fault> {
         let used = self.services.get(&backend.key.service)?;
         let state = used.backends.iter().find(|state| Arc::ptr_eq(&state.backend, backend));
-        state?.fault.as_ref()
+        state?.fault.as_deref()
     }
 
     /// Backends that go on with other endpoints since this was last asked. All that is in use has its
@@ -254,9 +246,9 @@ impl Backends {
 
     /// Every backend with its addresses.
     #[cfg(test)]
-    pub fn addresses(&self) -> BTreeMap<&BackendKey, &[Address]> {
+    pub fn addresses(&self) -> std::collections::BTreeMap<&BackendKey, &[Address]> {
         let states = self.services.values().flat_map(|used| &used.backends);
-        states.map(|state| (&state.backend.key, &*state.addresses)).collect()
+        states.map(|state| (&*state.backend.key, &*state.addresses)).collect()
     }
 }
 
@@ -276,10 +268,10 @@ fn resolve(
     world: &World,
     key: &BackendKey,
     no_external_names: bool,
-) -> (Box<[Address]>, Option<Fault>) {
+) -> (Arc<[Address]>, Option<Box<Fault>>) {
     match addresses(world, key, no_external_names) {
         Ok(addresses) => (addresses, None),
-        Err(fault) => (Box::default(), Some(fault)),
+        Err(fault) => (Arc::default(), Some(Box::new(fault))),
     }
 }
 
@@ -287,29 +279,26 @@ fn addresses(
     world: &World,
     key: &BackendKey,
     no_external_names: bool,
-) -> Result<Box<[Address]>, Fault> {
-    let service = world.services.get(&key.service);
-    let spec = service.and_then(|service| service.spec.as_ref());
-    let spec = match (service, spec) {
-        (None, _) => return Err(Fault::NoService(key.service.clone())),
-        (Some(_), None) => return Err(Fault::NoPorts(key.service.clone())),
-        (Some(_), Some(spec)) => spec,
+) -> Result<Arc<[Address]>, Fault> {
+    let Some(service) = world.services.get(&key.service) else {
+        return Err(Fault::NoService(key.service.clone()));
     };
-    if spec.type_.as_deref() == Some("ExternalName") {
+    if let ServiceType::ExternalName(name) = &service.service_type {
         if no_external_names {
             return Err(Fault::NoExternalNames(key.service.clone()));
         }
-        return external(spec, key).map(|address| [address].into());
+        let name = name.as_deref().unwrap_or_default();
+        return external(service, name, key).map(|address| [address].into());
     }
-    let ports = spec.ports.as_deref().unwrap_or_default();
+    let ports = &service.ports;
     let port = match key.port.is_empty() {
         true => ports.first().ok_or_else(|| Fault::NoPorts(key.service.clone()))?,
         false => find_port(ports, &key.port)
-            .ok_or_else(|| Fault::NoPort(key.service.clone(), key.port.clone()))?,
+            .ok_or_else(|| Fault::NoPort(key.service.clone(), key.port.to_string()))?,
     };
     // Without a cluster IP ingress-nginx goes to the endpoints all the same.
     if key.by_cluster_ip
-        && let Some(address) = cluster_ip(spec, port)
+        && let Some(address) = cluster_ip(service, port)
     {
         return Ok([Address::Ip(address)].into());
     }
@@ -326,33 +315,31 @@ fn addresses(
 /// By number, target port or name, as ingress-nginx does it.
 fn find_port<'a>(ports: &'a [ServicePort], wanted: &str) -> Option<&'a ServicePort> {
     ports.iter().find(|port| {
-        port.port.to_string() == wanted
-            || port.name.as_deref() == Some(wanted)
-            || match &port.target_port {
-                Some(IntOrString::Int(number)) => number.to_string() == wanted,
-                Some(IntOrString::String(name)) => name == wanted,
+        port.number.to_string() == wanted
+            || *port.name == *wanted
+            || match &port.target {
+                Some(TargetPort::Number(number)) => number.to_string() == wanted,
+                Some(TargetPort::Name(name)) => **name == *wanted,
                 None => false,
             }
     })
 }
 
 /// The name an ExternalName Service stands for. Its ports need not be listed.
-fn external(spec: &ServiceSpec, key: &BackendKey) -> Result<Address, Fault> {
-    let name = spec.external_name.as_deref().unwrap_or_default().trim_end_matches('.');
+fn external(service: &Service, name: &str, key: &BackendKey) -> Result<Address, Fault> {
+    let name = name.trim_end_matches('.');
     let fault = || Fault::ExternalName(key.service.clone(), name.to_string());
-    let ports = spec.ports.as_deref().unwrap_or_default();
+    let mut ports = service.ports.iter();
     let listed = match key.port.is_empty() {
-        true => ports.first(),
-        false => ports.iter().find(|port| {
-            port.port.to_string() == key.port || port.name.as_deref() == Some(&key.port)
-        }),
+        true => ports.next(),
+        false => ports.find(|port| port.number.to_string() == *key.port || port.name == key.port),
     };
-    let target = listed.map(|port| match port.target_port {
-        Some(IntOrString::Int(number)) if number != 0 => number,
-        _ => port.port,
+    let target = listed.map(|port| match port.target {
+        Some(TargetPort::Number(number)) if number != 0 => number,
+        _ => port.number,
     });
     let port = target.or_else(|| key.port.parse().ok()).and_then(|port| u16::try_from(port).ok());
-    let port = port.ok_or_else(|| Fault::NoPort(key.service.clone(), key.port.clone()))?;
+    let port = port.ok_or_else(|| Fault::NoPort(key.service.clone(), key.port.to_string()))?;
     match name.parse::<IpAddr>() {
         Ok(ip) if ip.is_loopback() => Err(fault()),
         Ok(ip) => Ok(Address::Ip(SocketAddr::new(ip, port))),
@@ -367,9 +354,8 @@ fn external(spec: &ServiceSpec, key: &BackendKey) -> Result<Address, Fault> {
     }
 }
 
-fn cluster_ip(spec: &ServiceSpec, port: &ServicePort) -> Option<SocketAddr> {
-    let ip = spec.cluster_ip.as_ref()?.parse().ok()?;
-    Some(SocketAddr::new(ip, u16::try_from(port.port).ok()?))
+fn cluster_ip(service: &Service, port: &ServicePort) -> Option<SocketAddr> {
+    Some(SocketAddr::new(service.cluster_ip?, u16::try_from(port.number).ok()?))
 }
 
 /// Addresses by readiness, sorted and without duplicates.
@@ -381,7 +367,7 @@ struct Found {
 
 impl Found {
     fn add_slice(&mut self, slice: &Slice, port: &ServicePort) {
-        let tcp = slice.ports.iter().filter(|port| is_tcp(port.protocol.as_deref()));
+        let tcp = slice.ports.iter().filter(|port| port.is_tcp);
         let mut numbers: Vec<u16> = tcp
             .filter_map(|own| target(Some(&own.name), own.number, port))
             .filter_map(|port| u16::try_from(port).ok())
@@ -416,7 +402,7 @@ impl Found {
     }
 
     /// Ready endpoints; where there are none, those that still serve while they terminate (KEP-1669).
-    fn into_addresses(self) -> Box<[Address]> {
+    fn into_addresses(self) -> Arc<[Address]> {
         let chosen = if self.ready.is_empty() { self.serving } else { self.ready };
         chosen.into_iter().map(Address::Ip).collect()
     }
@@ -429,16 +415,15 @@ fn is_tcp(protocol: Option<&str>) -> bool {
 /// The number of an endpoint's port if it is the one a port of the Service means: a Service with one
 /// nameless port means any; a number as the target stands in where the names do not fit.
 fn target(name: Option<&str>, number: Option<i32>, port: &ServicePort) -> Option<i32> {
-    let wanted = port.name.as_deref().unwrap_or_default();
-    if wanted.is_empty() || name.unwrap_or_default() == wanted {
+    if port.name.is_empty() || name.unwrap_or_default() == &*port.name {
         return number;
     }
     numeric_target(port)
 }
 
 fn numeric_target(port: &ServicePort) -> Option<i32> {
-    match port.target_port {
-        Some(IntOrString::Int(number)) => Some(number),
+    match port.target {
+        Some(TargetPort::Number(number)) => Some(number),
         _ => None,
     }
 }

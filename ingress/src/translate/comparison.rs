@@ -2,7 +2,7 @@
 //! endpoints, certificates, problems and names of Secrets must be the same.
 
 use super::*;
-use crate::objects::Object;
+use crate::objects::{Object, Read};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
@@ -237,13 +237,18 @@ fn state(index: &Index) -> String {
     text
 }
 
+/// Objects as they came last.
+type Written = BTreeMap<(Kind, String), Value>;
+
 /// An index of the same objects, made at once.
-fn from_nothing(index: &Index, slices: &BTreeMap<String, Value>, now: Timestamp) -> Index {
+fn from_nothing(index: &Index, written: &Written, now: Timestamp) -> Index {
     let world = index.world();
     let mut objects: Vec<Object> = world.ingresses.values().cloned().map(Object::Ingress).collect();
     objects.extend(world.classes.values().cloned().map(Object::IngressClass));
-    objects.extend(world.services.values().cloned().map(Object::Service));
-    objects.extend(slices.values().map(|slice| Object::parse(slice.clone()).unwrap().unwrap()));
+    let services = world.services.iter();
+    objects.extend(services.map(|(key, one)| Object::Service(key.clone(), one.clone())));
+    let slices = written.iter().filter(|((kind, _), _)| *kind == Kind::EndpointSlice);
+    objects.extend(slices.map(|(_, slice)| Object::parse(slice.clone()).unwrap().unwrap()));
     objects.extend(world.secrets.values().cloned().map(Object::Secret));
     let problems = world.unreadable.values().cloned().collect();
     let mut fresh = Index::new(index.policy.clone());
@@ -252,7 +257,7 @@ fn from_nothing(index: &Index, slices: &BTreeMap<String, Value>, now: Timestamp)
     fresh
 }
 
-fn change(step: Step, index: &Index) -> Option<Change> {
+fn change(step: Step, index: &Index, written: &Written) -> Option<Change> {
     Some(match step {
         Step::Apply(kind, value) => Change::Apply(kind, value),
         Step::Delete(Kind::IngressClass, name) => {
@@ -260,13 +265,10 @@ fn change(step: Step, index: &Index) -> Option<Change> {
         }
         Step::Delete(kind, name) => Change::Delete(kind, ObjectKey::new("n", name)),
         Step::Relist(names) => {
-            let kept = index.world().ingresses.iter();
-            let kept = kept.filter(|(key, _)| names.contains(&key.name.as_str()));
-            let values = kept.map(|(_, ingress)| {
-                let mut value = serde_json::to_value(&**ingress).unwrap();
-                value["apiVersion"] = json!("networking.k8s.io/v1");
-                value["kind"] = json!("Ingress");
-                value
+            let kept = index.world().ingresses.keys().map(|key| &*key.name);
+            let values = kept.filter(|name| names.contains(name)).map(|name| {
+                let value = written[&(Kind::Ingress, json!(name).to_string())].clone();
+                Read::of(Kind::Ingress, value)
             });
             Change::Replace(Kind::Ingress, None, values.collect())
         }
@@ -289,18 +291,20 @@ proptest! {
         let mut index = Index::new(policy);
         let mut now = Timestamp::UNIX_EPOCH;
         let mut known: BTreeSet<Problem> = BTreeSet::new();
-        // The index keeps no more of slices than it reads.
-        let mut slices: BTreeMap<String, Value> = BTreeMap::new();
+        // The index keeps no more of objects than it reads.
+        let mut written = Written::new();
         for batch in batches {
             for step in batch.iter().cloned() {
                 match &step {
-                    Step::Apply(Kind::EndpointSlice, value) => {
-                        slices.insert(value["metadata"]["name"].to_string(), value.clone());
+                    Step::Apply(kind, value) => {
+                        written.insert((*kind, value["metadata"]["name"].to_string()), value.clone());
                     }
-                    Step::Delete(Kind::EndpointSlice, name) => drop(slices.remove(&json!(name).to_string())),
+                    Step::Delete(kind, name) => {
+                        written.remove(&(*kind, json!(name).to_string()));
+                    }
                     _ => {}
                 }
-                match change(step, &index) {
+                match change(step, &index, &written) {
                     Some(change) => index.apply([change]),
                     None => now += jiff::SignedDuration::from_hours(5),
                 }
@@ -313,7 +317,7 @@ proptest! {
                 prop_assert!(known.insert(problem.clone()), "new for the second time: {problem}");
             }
             prop_assert!(known.iter().eq(index.problems()));
-            let (incremental, fresh) = (state(&index), state(&from_nothing(&index, &slices, now)));
+            let (incremental, fresh) = (state(&index), state(&from_nothing(&index, &written, now)));
             prop_assert_eq!(&incremental, &fresh, "after {:#?}\n{}\n{}", batch, incremental, fresh);
         }
         let all: Vec<_> = index.world().ingresses.keys().cloned().collect();

@@ -10,58 +10,69 @@ use crate::annotations::values::Refusal;
 use crate::annotations::{self, Annotated, Settings};
 use crate::balance::Backend;
 use crate::matcher::{PathType, prefix_key};
-use crate::objects::{Kind, ObjectKey, World};
+use crate::objects::ingress::{Annotations, Ingress, IngressBackend, Path};
+use crate::objects::{Kind, ObjectKey, World, names};
 use crate::problem::Problem;
 use crate::resources::Resources;
 use crate::rewrite::Rewrite;
 use crate::snapshot::{CanaryRoute, Route};
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressSpec};
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 
 /// Where an Ingress stands among others: the older one has precedence.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Those that never were in a cluster come last.
-    undated: bool,
     created: Option<Timestamp>,
-    tie: Tie,
-}
-
-/// Of Ingresses of the same second the last by name goes first, as in ingress-nginx; of those without a
-/// time, which only files have, the first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Tie {
-    LastFirst(Reverse<Arc<ObjectKey>>),
-    FirstFirst(Arc<ObjectKey>),
+    ingress: Arc<ObjectKey>,
 }
 
 impl Order {
     pub fn of(key: &Arc<ObjectKey>, ingress: &Ingress) -> Order {
-        let created = ingress.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        let tie = match created {
-            Some(_) => Tie::LastFirst(Reverse(key.clone())),
-            None => Tie::FirstFirst(key.clone()),
-        };
-        Order { undated: created.is_none(), created, tie }
+        Order { created: ingress.created, ingress: key.clone() }
     }
 
     pub fn ingress(&self) -> &Arc<ObjectKey> {
-        match &self.tie {
-            Tie::LastFirst(Reverse(key)) | Tie::FirstFirst(key) => key,
+        &self.ingress
+    }
+}
+
+impl Ord for Order {
+    /// Those that never were in a cluster come last. Of Ingresses of the same second the last by name goes
+    /// first, as in ingress-nginx; of those without a time, which only files have, the first.
+    fn cmp(&self, other: &Order) -> Ordering {
+        match (self.created, other.created) {
+            (Some(own), Some(others)) => {
+                own.cmp(&others).then_with(|| other.ingress.cmp(&self.ingress))
+            }
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => self.ingress.cmp(&other.ingress),
         }
+    }
+}
+
+impl PartialOrd for Order {
+    fn partial_cmp(&self, other: &Order) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 /// A path of a rule, by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    rule: usize,
-    path: usize,
+    rule: u32,
+    path: u32,
+}
+
+impl Place {
+    fn new(rule: usize, path: usize) -> Place {
+        let short = |at| u32::try_from(at).unwrap_or(u32::MAX);
+        Place { rule: short(rule), path: short(path) }
+    }
 }
 
 impl fmt::Display for Place {
@@ -82,14 +93,14 @@ impl PathKey {
         let text = match path_type {
             PathType::Exact => path.clone(),
             PathType::Prefix if prefix_key(path) == &**path => path.clone(),
-            PathType::Prefix => prefix_key(path).into(),
+            PathType::Prefix => names::shared(prefix_key(path)),
         };
         PathKey { path_type, text }
     }
 
     /// That of `/`.
     pub fn root() -> PathKey {
-        PathKey { path_type: PathType::Prefix, text: "/".into() }
+        PathKey { path_type: PathType::Prefix, text: names::shared("/") }
     }
 }
 
@@ -151,16 +162,14 @@ pub struct Parsed {
 impl Parsed {
     /// Reads them.
     pub fn of(key: &ObjectKey, ingress: &Ingress, policy: &Policy, shared: &mut Shared) -> Parsed {
-        let none = BTreeMap::new();
-        let written = ingress.metadata.annotations.as_ref().unwrap_or(&none);
+        let written = &ingress.annotations;
         let mut read = annotations::parse(key, written, &policy.defaults);
         for (name, refusal) in annotations::forbidden::check(written, &policy.options.ingresses) {
             read.refuse(key, name, None, refusal);
         }
         let Annotated { settings, closed, problems } = read;
         let mut named = settings.named_objects();
-        let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten());
-        let secrets = tls.filter_map(|tls| tls.secret_name.as_ref()).filter(|n| !n.is_empty());
+        let secrets = ingress.tls.iter().filter_map(|tls| tls.secret.as_ref());
         named.extend(secrets.map(|name| (Kind::Secret, ObjectKey::new(&key.namespace, name))));
         let settings = shared.settings(written, settings);
         Parsed { settings, closed, problems, named }
@@ -177,11 +186,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    fn settings(
-        &mut self,
-        written: &BTreeMap<String, String>,
-        settings: Settings,
-    ) -> Arc<Settings> {
+    fn settings(&mut self, written: &Annotations, settings: Settings) -> Arc<Settings> {
         let mut hasher = DefaultHasher::new();
         let ours = written.iter().filter(|(name, _)| name.starts_with(annotations::PREFIX));
         ours.for_each(|annotation| annotation.hash(&mut hasher));
@@ -204,16 +209,17 @@ impl Shared {
 #[derive(Debug)]
 pub struct Compiled {
     pub order: Order,
-    pub shares: BTreeMap<Arc<str>, Arc<Share>>,
+    /// By host, sorted.
+    pub shares: Box<[(Arc<str>, Arc<Share>)]>,
     /// Serves all hosts nobody names: the Ingress has a default backend and no rules.
     pub catch_all: Option<Arc<Route>>,
     /// Every backend in use, once.
-    pub backends: Vec<Arc<Backend>>,
+    pub backends: Box<[Arc<Backend>]>,
     resolved: Arc<Resolved>,
     closed: bool,
     /// The default backend of the Ingress and that of its annotation, where they differ from a path, and
     /// the authority.
-    fallbacks: Vec<(&'static str, Arc<Backend>)>,
+    fallbacks: Box<[(&'static str, Arc<Backend>)]>,
     pub problems: Vec<Problem>,
 }
 
@@ -226,12 +232,20 @@ struct Resolved {
 }
 
 impl Resolved {
-    fn of(key: &ObjectKey, settings: &Settings, world: &World, policy: &Policy) -> Resolved {
+    fn of(key: &ObjectKey, settings: &Settings, world: &World, policy: &Policy) -> Arc<Resolved> {
+        /// What most Ingresses name.
+        static NOTHING: LazyLock<Arc<Resolved>> = LazyLock::new(|| {
+            let (resources, problems) = (Arc::default(), Vec::new());
+            Arc::new(Resolved { resources, closed: false, problems })
+        });
         let (resources, refused) = Resources::resolve(key, settings, world, policy);
+        if resources.is_empty() && refused.is_empty() {
+            return NOTHING.clone();
+        }
         let closed = refused.iter().any(|(_, refusal)| matches!(refusal, Refusal::Closes(_)));
         let refused = refused.into_iter();
         let problems = refused.map(|(name, refusal)| refusal.problem(key, name, None)).collect();
-        Resolved { resources: Arc::new(resources), closed, problems }
+        Arc::new(Resolved { resources: Arc::new(resources), closed, problems })
     }
 }
 
@@ -241,7 +255,6 @@ pub struct Compiler<'a> {
     pub policy: &'a Policy,
     pub backends: &'a mut Backends,
     pub expressions: &'a mut Expressions,
-    pub host_names: &'a dyn Fn(&str) -> Arc<str>,
     /// Secrets or ConfigMaps that the settings name are different.
     pub renew_resources: bool,
 }
@@ -258,7 +271,7 @@ impl Compiler<'_> {
         let kept = old.filter(|old| !self.renew_resources && old.uses(&parsed.settings));
         let resolved = match kept {
             Some(old) => old.resolved.clone(),
-            None => Arc::new(Resolved::of(key, &parsed.settings, self.world, self.policy)),
+            None => Resolved::of(key, &parsed.settings, self.world, self.policy),
         };
         let closed = parsed.closed || resolved.closed || self.policy.options.closed;
         let mut scope = Scope {
@@ -274,10 +287,11 @@ impl Compiler<'_> {
             old: old.filter(|old| old.closed == closed),
             shares: BTreeMap::new(),
         };
-        let catch_all = ingress.spec.as_ref().and_then(|spec| scope.spec(spec));
+        let catch_all = scope.rules(ingress);
         let (shares, problems, fallbacks) = (scope.shares, scope.problems, scope.fallbacks);
         let shares = shares.into_iter().map(|(host, mut share)| {
             share.claims.shrink_to_fit();
+            share.canaries.shrink_to_fit();
             (host, Arc::new(share))
         });
         let shares = shares.collect();
@@ -286,10 +300,10 @@ impl Compiler<'_> {
             order,
             shares,
             catch_all,
-            backends: Vec::new(),
+            backends: Box::default(),
             resolved,
             closed,
-            fallbacks,
+            fallbacks: fallbacks.into(),
             problems,
         };
         compiled.backends = compiled.distinct_backends();
@@ -299,13 +313,19 @@ impl Compiler<'_> {
 
 impl Compiled {
     fn uses(&self, settings: &Arc<Settings>) -> bool {
-        let mut shares = self.shares.values();
-        shares.next().is_some_and(|share| Arc::ptr_eq(&share.settings, settings))
+        let first = self.shares.first();
+        first.is_some_and(|(_, share)| Arc::ptr_eq(&share.settings, settings))
+    }
+
+    /// What it says about a host.
+    pub fn share(&self, host: &str) -> Option<&Arc<Share>> {
+        let at = self.shares.binary_search_by(|(other, _)| (**other).cmp(host)).ok()?;
+        self.shares.get(at).map(|(_, share)| share)
     }
 
     /// Every use of a backend, with the field that names it.
     fn uses_of_backends(&self) -> impl Iterator<Item = (Field, &Arc<Backend>)> {
-        let shares = self.shares.values();
+        let shares = self.shares.iter().map(|(_, share)| share);
         let paths = shares.flat_map(|share| {
             let mains =
                 share.claims.iter().map(|claim| (Field::Path(claim.place), &claim.route.backend));
@@ -315,7 +335,7 @@ impl Compiled {
         paths.chain(self.fallbacks.iter().map(|(name, backend)| (Field::Named(name), backend)))
     }
 
-    fn distinct_backends(&self) -> Vec<Arc<Backend>> {
+    fn distinct_backends(&self) -> Box<[Arc<Backend>]> {
         let mut seen = BTreeSet::new();
         let uses = self.uses_of_backends().map(|(_, backend)| backend);
         uses.filter(|backend| seen.insert(Arc::as_ptr(backend))).cloned().collect()
@@ -372,7 +392,7 @@ struct Scope<'a, 'c> {
 
 impl Scope<'_, '_> {
     /// Fills in the shares; returns the route for hosts nobody names.
-    fn spec(&mut self, spec: &IngressSpec) -> Option<Arc<Route>> {
+    fn rules(&mut self, ingress: &Ingress) -> Option<Arc<Route>> {
         let canary = self.settings.canary.enabled;
         if let Some(service) = &self.settings.response.default_backend {
             let backend = self.compiler.backends.first_port(self.compiler.world, service);
@@ -385,36 +405,32 @@ impl Scope<'_, '_> {
             self.fallbacks.push((AUTH_URL_ANNOTATION, backend.clone()));
             self.authority = Some(backend);
         }
-        let default = spec.default_backend.as_ref();
+        let default = ingress.default_backend.as_ref();
         let default = default.and_then(|backend| self.backend(backend, DEFAULT_BACKEND_FIELD));
         if let Some(backend) = &default {
             self.fallbacks.push((DEFAULT_BACKEND_FIELD, backend.clone()));
         }
-        let rules = spec.rules.as_deref().unwrap_or_default();
-        for (at, rule) in rules.iter().enumerate() {
-            let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
-            if let Err(why) = check_host(&host) {
+        for (at, rule) in ingress.rules.iter().enumerate() {
+            let host = &rule.host;
+            if let Err(why) = check_host(host) {
                 self.problem(format!("spec.rules[{at}].host"), why);
                 continue;
             }
-            let host = (self.compiler.host_names)(&host);
-            self.open(&host, spec, default.as_ref());
-            let old = self.old.and_then(|old| old.shares.get(&host));
-            let mut old = OldClaims::new(old);
-            for (path_at, path) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
-                let place = Place { rule: at, path: path_at };
-                self.path(&host, path, place, &mut old);
+            self.open(host, ingress, default.as_ref());
+            let mut old = OldClaims::new(self.old.and_then(|old| old.share(host)));
+            for (path_at, path) in rule.paths.iter().enumerate() {
+                self.path(host, path, Place::new(at, path_at), &mut old);
             }
         }
-        let backend = default.filter(|_| rules.is_empty() && !canary)?;
+        let backend = default.filter(|_| ingress.rules.is_empty() && !canary)?;
         // As in ingress-nginx, its redirects do not count for hosts it does not name.
         let redirects = Redirects { to_https: false, ..Redirects::default() };
         let settings = Arc::new(Settings { redirects, ..Settings::clone(self.settings) });
-        let route = self.route(&Arc::from(""), "/", backend, None);
+        let route = self.route(&names::shared(""), &names::shared("/"), backend, None);
         Some(Arc::new(Route { settings, ..route }))
     }
 
-    fn open(&mut self, host: &Arc<str>, spec: &IngressSpec, default: Option<&Arc<Backend>>) {
+    fn open(&mut self, host: &Arc<str>, ingress: &Ingress, default: Option<&Arc<Backend>>) {
         if self.shares.contains_key(host) {
             return;
         }
@@ -423,7 +439,7 @@ impl Scope<'_, '_> {
             let backend = default.unwrap_or(&unclaimed).clone();
             let target = self.settings.rewriting.target.as_deref().filter(|target| *target != "/");
             let rewrite = target.and_then(|target| self.rewrite("/", target).ok());
-            let mut route = self.route(host, "/", backend, rewrite);
+            let mut route = self.route(host, &names::shared("/"), backend, rewrite);
             if default.is_none() {
                 route.unclaimed = true;
                 route.default_backend = None;
@@ -436,19 +452,13 @@ impl Scope<'_, '_> {
             claims: Vec::new(),
             canaries: Vec::new(),
             root,
-            tls: spec.tls.as_ref().is_some_and(|tls| !tls.is_empty()),
+            tls: !ingress.tls.is_empty(),
         };
         self.shares.insert(host.clone(), share);
     }
 
-    fn path(
-        &mut self,
-        host: &Arc<str>,
-        path: &HTTPIngressPath,
-        place: Place,
-        old: &mut OldClaims<'_>,
-    ) {
-        let path_type = match path.path_type.as_str() {
+    fn path(&mut self, host: &Arc<str>, path: &Path, place: Place, old: &mut OldClaims<'_>) {
+        let path_type = match &*path.path_type {
             "Exact" => PathType::Exact,
             // As in ingress-nginx.
             "Prefix" | "ImplementationSpecific" => PathType::Prefix,
@@ -457,12 +467,13 @@ impl Scope<'_, '_> {
                 return self.problem(format!("{place}.pathType"), why);
             }
         };
-        let text = path.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
+        let root = names::shared("/");
+        let text = if path.text.is_empty() { &root } else { &path.text };
         if !text.starts_with('/') {
             let why = format!("{text:?} does not start with a slash");
             return self.problem(format!("{place}.path"), why);
         }
-        if path.path_type != "ImplementationSpecific" && !is_plain(text) {
+        if *path.path_type != *"ImplementationSpecific" && !is_plain(text) {
             let why = format!(
                 "{text:?} holds characters that ingress-nginx refuses in paths of type {} \
                  (strict-validate-path-type); it is served, but ImplementationSpecific is the type for it",
@@ -505,7 +516,7 @@ impl Scope<'_, '_> {
         &mut self,
         host: &Arc<str>,
         path_type: PathType,
-        text: &str,
+        text: &Arc<str>,
         place: Place,
         backend: Arc<Backend>,
         old: &OldClaims<'_>,
@@ -523,12 +534,12 @@ impl Scope<'_, '_> {
                 // a Prefix path: it is another location there.
                 let target = self.settings.rewriting.target.as_deref();
                 let use_regex = self.settings.rewriting.use_regex;
-                let same = target == Some(text);
+                let same = target == Some(&**text);
                 let regex = use_regex || target.is_some_and(|_| !same);
-                let below = same && !use_regex && path_type == PathType::Prefix && text != "/";
+                let below = same && !use_regex && path_type == PathType::Prefix && **text != *"/";
                 let target = target.filter(|_| !same || below);
                 let slashed = format!("{}/", text.trim_end_matches('/'));
-                let pattern = if below { slashed.as_str() } else { text };
+                let pattern = if below { slashed.as_str() } else { &**text };
                 if regex && let Err(why) = self.compiler.expressions.get(text) {
                     let why = format!("{text:?} cannot be used as an expression: {why}");
                     return self.problem(format!("{place}.path"), why);
@@ -550,12 +561,12 @@ impl Scope<'_, '_> {
         &mut self,
         host: &Arc<str>,
         path_type: PathType,
-        text: &str,
+        text: &Arc<str>,
         place: Place,
         backend: Arc<Backend>,
     ) {
         let route = Arc::new(CanaryRoute { settings: self.settings.clone(), backend });
-        let key = PathKey::new(path_type, &text.into());
+        let key = PathKey::new(path_type, text);
         if let Some(share) = self.shares.get_mut(host) {
             share.canaries.push(CanaryClaim { key, route, place });
         }
@@ -580,21 +591,21 @@ impl Scope<'_, '_> {
     fn route(
         &self,
         host: &Arc<str>,
-        path: &str,
+        path: &Arc<str>,
         backend: Arc<Backend>,
         rewrite: Option<Rewrite>,
     ) -> Route {
-        let host = if host.is_empty() { "_".into() } else { host.clone() };
+        let host = if host.is_empty() { names::shared("_") } else { host.clone() };
         Route {
             ingress: self.key.clone(),
             series: Route::series(self.key, &host, path, &backend),
             host,
-            path: path.into(),
+            path: path.clone(),
             backend,
             settings: self.settings.clone(),
             resources: self.resources.clone(),
             options: self.compiler.policy.options.clone(),
-            rewrite,
+            rewrite: rewrite.map(Box::new),
             canary: None,
             default_backend: self.default_backend.clone(),
             authority: self.authority.clone(),

@@ -5,9 +5,10 @@ use super::compile::{CanaryClaim, Claim, Order, PathKey, Share};
 use super::expressions::Expressions;
 use super::problems::{Problems, Source};
 use super::tls::HostDemands;
+use crate::few::FewMap;
 use crate::matcher::expression::Expression;
 use crate::matcher::{ExpressionMatcher, Matcher, PathMatcher, PathType};
-use crate::objects::{Kind, ObjectKey};
+use crate::objects::{Kind, ObjectKey, names};
 use crate::problem::Problem;
 use crate::snapshot::{HostRoutes, Route};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -21,11 +22,11 @@ pub struct Host {
     /// Those of them that say something about the host as a whole: most hosts have none, and looking for
     /// them among thousands would make every change slow.
     speakers: BTreeMap<Order, Arc<Share>>,
-    paths: HashMap<PathKey, Contest>,
+    paths: FewMap<PathKey, Contest>,
     /// Claims that want to be expressions.
-    regex_claims: usize,
+    regex_claims: u32,
     /// Paths to look at again.
-    touched: HashSet<PathKey>,
+    touched: Option<Box<HashSet<PathKey>>>,
     /// Serves what no rule matches, for the host without a name.
     catch_all: Option<Arc<Route>>,
     built: Option<Built>,
@@ -34,7 +35,7 @@ pub struct Host {
 /// What a host came to.
 #[derive(Debug)]
 struct Built {
-    routes: HostRoutes,
+    routes: Arc<HostRoutes>,
     regex: bool,
     /// Its fallback without canary.
     root: Option<Arc<Route>>,
@@ -78,8 +79,8 @@ impl Host {
             }
             self.speakers.remove(order);
             for canary in &share.canaries {
-                self.touched.insert(canary.key.clone());
-                let contest = self.paths.entry(canary.key.clone()).or_default();
+                self.touch(&canary.key);
+                let contest = self.paths.get_or_default(&canary.key);
                 contest.canaries.retain(|(other, _)| other != order);
             }
         }
@@ -94,12 +95,16 @@ impl Host {
                 self.speakers.insert(order.clone(), share.clone());
             }
             for canary in &share.canaries {
-                self.touched.insert(canary.key.clone());
-                let canaries = &mut self.paths.entry(canary.key.clone()).or_default().canaries;
+                self.touch(&canary.key);
+                let canaries = &mut self.paths.get_or_default(&canary.key).canaries;
                 let at = canaries.partition_point(|(o, c)| (o, c.place) < (order, canary.place));
                 canaries.insert(at, (order.clone(), canary.clone()));
             }
         }
+    }
+
+    fn touch(&mut self, key: &PathKey) {
+        self.touched.get_or_insert_default().insert(key.clone());
     }
 
     fn member(&self, order: &Order) -> Result<usize, usize> {
@@ -107,17 +112,17 @@ impl Host {
     }
 
     fn withdraw(&mut self, order: &Order, claim: &Claim) {
-        self.regex_claims -= usize::from(claim.regex);
-        self.touched.insert(claim.key.clone());
+        self.regex_claims -= u32::from(claim.regex);
+        self.touch(&claim.key);
         if let Some(contest) = self.paths.get_mut(&claim.key) {
             contest.claims.retain(|(o, c)| o != order || c.place != claim.place);
         }
     }
 
     fn enter(&mut self, order: &Order, claim: &Claim) {
-        self.regex_claims += usize::from(claim.regex);
-        self.touched.insert(claim.key.clone());
-        let claims = &mut self.paths.entry(claim.key.clone()).or_default().claims;
+        self.regex_claims += u32::from(claim.regex);
+        self.touch(&claim.key);
+        let claims = &mut self.paths.get_or_default(&claim.key).claims;
         let at = claims.partition_point(|(o, c)| (o, c.place) < (order, claim.place));
         // Most paths are wanted by one.
         claims.reserve_exact(usize::from(claims.is_empty()));
@@ -141,7 +146,7 @@ impl Host {
     }
 
     /// Its routes, as they were last built.
-    pub fn routes(&self) -> Option<&HostRoutes> {
+    pub fn routes(&self) -> Option<&Arc<HostRoutes>> {
         self.built.as_ref().map(|built| &built.routes).filter(|_| self.exists())
     }
 
@@ -194,13 +199,14 @@ impl Host {
         let mut built = match self.built.take() {
             Some(built) if built.regex == regex => built,
             _ => {
-                self.touched = self.paths.keys().cloned().collect();
+                self.touched = Some(Box::new(self.paths.keys().cloned().collect()));
                 self.paths.values_mut().for_each(|contest| contest.placed = None);
                 let matcher = match regex {
-                    true => Matcher::Expressions(ExpressionMatcher::default()),
+                    true => Matcher::Expressions(Box::default()),
                     false => Matcher::Paths(PathMatcher::default()),
                 };
-                Built { routes: HostRoutes { matcher, ..HostRoutes::default() }, regex, root: None }
+                let routes = Arc::new(HostRoutes { matcher, ..HostRoutes::default() });
+                Built { routes, regex, root: None }
             }
         };
         let root_key = PathKey::root();
@@ -209,13 +215,14 @@ impl Host {
             (old, new) => old.is_none() && new.is_none(),
         };
         if !same_root && self.paths.contains_key(&root_key) {
-            self.touched.insert(root_key.clone());
+            self.touch(&root_key);
         }
         let root_is_claimed = self.paths.get(&root_key).is_some_and(|root| !root.claims.is_empty());
         let root_canary = root.as_ref().filter(|root| !root_is_claimed && !root.unclaimed);
         let root_canary = root_canary.and_then(|root| self.with_canary(&root_key, root));
-        for key in std::mem::take(&mut self.touched) {
-            let mut found = match &mut built.routes.matcher {
+        let routes = Arc::make_mut(&mut built.routes);
+        for key in self.touched.take().into_iter().flat_map(|touched| *touched) {
+            let mut found = match &mut routes.matcher {
                 Matcher::Paths(matcher) => {
                     matcher.set(key.path_type, &key.text, self.winner(&key));
                     Vec::new()
@@ -227,12 +234,12 @@ impl Host {
             problems.set(Source::Path(name.clone(), key.clone()), found);
             self.forget_if_unwanted(&key);
         }
-        built.routes.fallback = root_canary.or_else(|| root.clone());
-        built.root = root;
+        routes.fallback = root_canary.or_else(|| root.clone());
         // Nobody asks for a host without a name, so no certificate is for it.
-        built.routes.tls = !name.is_empty() && self.speakers.values().any(|share| share.tls);
-        built.routes.app_root =
+        routes.tls = !name.is_empty() && self.speakers.values().any(|share| share.tls);
+        routes.app_root =
             self.speakers.values().find_map(|share| share.settings.redirects.app_root.clone());
+        built.root = root;
         problems.set(Source::Host(name.clone()), self.disagreements(name));
         self.built = Some(built);
     }
@@ -471,7 +478,7 @@ impl Aliases {
             }
         }
         if let Some((key, names)) = aliases {
-            let names: Vec<Arc<str>> = names.iter().map(|name| name.as_str().into()).collect();
+            let names: Vec<Arc<str>> = names.iter().map(|name| names::shared(name)).collect();
             for name in &names {
                 let wanted = self.wanted.entry(name.clone()).or_default();
                 wanted.insert((key.clone(), host.clone()));

@@ -3,6 +3,7 @@
 use super::compile::Order;
 use crate::annotations::tls::Tls;
 use crate::certificates::{Certificate, secret_digest};
+use crate::objects::ingress::{Ingress, TlsSection};
 use crate::objects::{Kind, ObjectKey, World};
 use crate::options::TlsOptions;
 use crate::problem::{Problem, Severity};
@@ -11,7 +12,6 @@ use crate::tls::ciphers;
 use crate::tls::client_auth::ClientAuth;
 use crate::tls::policy::{Demands, TlsPolicy};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::networking::v1::{Ingress, IngressSpec, IngressTLS};
 use rustls::CipherSuite;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -64,25 +64,21 @@ impl Certificates {
         now: Timestamp,
     ) -> TlsShare {
         let mut share = TlsShare::default();
-        let Some(spec) = &ingress.spec else {
-            return share;
-        };
-        for (at, tls) in spec.tls.iter().flatten().enumerate() {
-            let name = tls.secret_name.as_deref().filter(|name| !name.is_empty());
-            let secret = name.map(|name| ObjectKey::new(&key.namespace, name));
+        for (at, tls) in ingress.tls.iter().enumerate() {
+            let secret = tls.secret.as_ref().map(|name| ObjectKey::new(&key.namespace, name));
             let certificate =
                 secret.as_ref().and_then(|secret| self.certificate(world, secret, now));
-            for name in rule_hosts(spec) {
+            for name in rule_hosts(ingress) {
                 // As in ingress-nginx: where no section names a host, certificates do.
-                let taken = match names_host(tls, &name) {
+                let taken = match names_host(tls, name) {
                     true => true,
                     false => {
-                        certificate.as_ref().is_some_and(|c| c.covers(&name))
-                            && !spec.tls.iter().flatten().any(|tls| names_host(tls, &name))
+                        certificate.as_ref().is_some_and(|c| c.covers(name))
+                            && !ingress.tls.iter().any(|tls| names_host(tls, name))
                     }
                 };
                 if taken {
-                    share.hosts.insert((name.into(), at), secret.clone());
+                    share.hosts.insert((name.clone(), at), secret.clone());
                 }
             }
             share.secrets.extend(secret);
@@ -243,8 +239,8 @@ impl Certificates {
 
     /// What is wrong with the Secrets that an Ingress names under `spec.tls`.
     pub fn problems(&self, key: &ObjectKey, ingress: &Ingress) -> Vec<Problem> {
-        let tls = ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten()).enumerate();
-        let named = tls.filter_map(|(at, tls)| Some((at, tls.secret_name.as_ref()?)));
+        let tls = ingress.tls.iter().enumerate();
+        let named = tls.filter_map(|(at, tls)| Some((at, tls.secret.as_ref()?)));
         let problems = named.filter_map(|(at, name)| {
             let secret = ObjectKey::new(&key.namespace, name);
             self.problem(&secret, Kind::Ingress, key, &format!("spec.tls[{at}].secretName"))
@@ -255,17 +251,14 @@ impl Certificates {
     /// Hosts a section names and its certificate does not cover.
     fn uncovered(&self, key: &ObjectKey, ingress: &Ingress) -> Vec<Problem> {
         let mut found = Vec::new();
-        let Some(spec) = &ingress.spec else {
-            return found;
-        };
-        for (at, tls) in spec.tls.iter().flatten().enumerate() {
-            let secret = tls.secret_name.as_ref().map(|name| ObjectKey::new(&key.namespace, name));
+        for (at, tls) in ingress.tls.iter().enumerate() {
+            let secret = tls.secret.as_ref().map(|name| ObjectKey::new(&key.namespace, name));
             let state = secret.and_then(|secret| self.secrets.get(&secret));
             let Some(certificate) = state.and_then(|state| state.certificate.as_ref()) else {
                 continue;
             };
-            for host in rule_hosts(spec) {
-                if names_host(tls, &host) && !certificate.covers(&host) {
+            for host in rule_hosts(ingress) {
+                if names_host(tls, host) && !certificate.covers(host) {
                     let names = certificate.names.join(", ");
                     let why = format!("the certificate is for {names} and does not serve {host}");
                     let field = format!("spec.tls[{at}].secretName");
@@ -334,13 +327,12 @@ fn read(
 }
 
 /// The hosts of the rules of an Ingress, in lower case.
-fn rule_hosts(spec: &IngressSpec) -> impl Iterator<Item = String> {
-    let rules = spec.rules.iter().flatten().filter_map(|rule| rule.host.as_deref());
-    rules.filter(|host| !host.is_empty()).map(str::to_ascii_lowercase)
+fn rule_hosts(ingress: &Ingress) -> impl Iterator<Item = &Arc<str>> {
+    ingress.rules.iter().map(|rule| &rule.host).filter(|host| !host.is_empty())
 }
 
-fn names_host(tls: &IngressTLS, name: &str) -> bool {
-    tls.hosts.iter().flatten().any(|host| host.eq_ignore_ascii_case(name))
+fn names_host(tls: &TlsSection, name: &str) -> bool {
+    tls.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
 }
 
 /// From when on an end is worth a warning.

@@ -136,25 +136,6 @@ impl Verdict {
     }
 }
 
-/// The value below which this share of a sorted list lies (nearest rank); not a number of an empty one.
-pub fn percentile(sorted: &[u64], percent: f64) -> f64 {
-    if sorted.is_empty() {
-        return f64::NAN;
-    }
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rank in a list held in memory is small and positive"
-    )]
-    // 99.9 is a little more than itself as a double.
-    let rank =
-        ((percent * sorted.len() as f64 / 100.0 - 1e-9).ceil() as usize).clamp(1, sorted.len());
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a request fit a double exactly")]
-    let value = sorted[rank - 1] as f64;
-    value
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,16 +161,6 @@ mod tests {
         assert_eq!(rounds(&figures[..5]).likely(), (1.0, 5.0));
         assert_eq!(rounds(&figures[..1]).likely(), (1.0, 1.0));
         assert!(rounds(&[]).likely().0.is_nan());
-    }
-
-    #[test]
-    fn percentiles_by_nearest_rank() {
-        let sorted: Vec<u64> = (1..=1000).collect();
-        for (percent, value) in [(50.0, 500.0), (99.0, 990.0), (99.9, 999.0), (100.0, 1000.0)] {
-            assert!((percentile(&sorted, percent) - value).abs() < 1e-9, "{percent}");
-        }
-        assert!((percentile(&[7], 0.0) - 7.0).abs() < 1e-9);
-        assert!(percentile(&[], 50.0).is_nan());
     }
 
     #[test]
