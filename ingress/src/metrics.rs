@@ -211,16 +211,19 @@ impl Metrics {
         self.successes.inc();
     }
 
-    /// The exposition text.
-    pub fn render(&self) -> Vec<u8> {
-        let mut text = String::new();
-        series::render(&mut text, &self.constant);
-        traffic::render(&mut text, &self.constant);
-        let mut bytes = text.into_bytes();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut bytes) {
-            tracing::error!("rendering metrics: {error}");
-        }
-        bytes
+    /// The exposition text, piece by piece: of thousands of routes it is longer than all else in memory.
+    pub fn pieces(&self) -> impl Iterator<Item = Vec<u8>> {
+        let of_process = || {
+            let mut text = String::new();
+            traffic::render(&mut text, &self.constant);
+            let mut bytes = text.into_bytes();
+            if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut bytes) {
+                tracing::error!("rendering metrics: {error}");
+            }
+            bytes
+        };
+        let of_routes = series::pieces(&self.constant).map(String::into_bytes);
+        of_routes.chain(std::iter::once_with(of_process))
     }
 }
 
@@ -279,7 +282,7 @@ mod tests {
         let mut update = Update::default();
         update.problems.new = problems.to_vec();
         metrics.published(&update, Duration::ZERO, Timestamp::UNIX_EPOCH);
-        let text = String::from_utf8(metrics.render()).unwrap();
+        let text = String::from_utf8(metrics.pieces().flatten().collect()).unwrap();
         for line in [
             "podium_ingress_not_honoured{kind=\"Ingress\",name=\"server-snippet\"} 1",
             "podium_ingress_not_honoured{kind=\"Ingress\",name=\"unknown\"} 2",

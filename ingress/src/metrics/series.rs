@@ -184,8 +184,83 @@ fn nanoseconds(took: Duration) -> u64 {
     u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Writes all series that counted something. `constant` are labels of all of them.
-pub fn render(text: &mut String, constant: &str) {
+/// Series rendered at a time: a page of all routes is as long as a book.
+const SERIES_OF_A_PIECE: usize = 32;
+
+/// One of ingress-nginx's metrics.
+struct Family {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    render: fn(&Counted, &mut String, &str, &str),
+}
+
+const FAMILIES: [Family; 8] = [
+    Family {
+        name: "requests",
+        kind: "counter",
+        help: "The total number of client requests",
+        render: |counted, text, name, labels| {
+            let count = counted.request_duration.count();
+            let _ = writeln!(text, "nginx_ingress_controller_{name}{{{labels}}} {count}");
+        },
+    },
+    Family {
+        name: "request_duration_seconds",
+        kind: "histogram",
+        help: "Time from the first byte of the request to the last of its answer",
+        render: |c, text, name, labels| seconds(&c.request_duration, text, name, labels),
+    },
+    Family {
+        name: "response_duration_seconds",
+        kind: "histogram",
+        help: "The time spent on receiving the response from the upstream server",
+        render: |c, text, name, labels| seconds(&c.response_duration, text, name, labels),
+    },
+    Family {
+        name: "header_duration_seconds",
+        kind: "histogram",
+        help: "The time spent on receiving first header from the upstream server",
+        render: |c, text, name, labels| seconds(&c.header_duration, text, name, labels),
+    },
+    Family {
+        name: "connect_duration_seconds",
+        kind: "histogram",
+        help: "The time spent on establishing a connection with the upstream server",
+        render: |c, text, name, labels| seconds(&c.connect_duration, text, name, labels),
+    },
+    Family {
+        name: "request_size",
+        kind: "histogram",
+        help: "The request length (including request line, header, and request body)",
+        render: |c, text, name, labels| {
+            c.request_size.render(text, name, labels, &LENGTH_BYTES, 1.0);
+        },
+    },
+    Family {
+        name: "response_size",
+        kind: "histogram",
+        help: "The response length (including status line, header, and body)",
+        render: |c, text, name, labels| {
+            c.response_size.render(text, name, labels, &LENGTH_BYTES, 1.0);
+        },
+    },
+    Family {
+        name: "bytes_sent",
+        kind: "histogram",
+        help: "DEPRECATED The number of bytes sent to a client",
+        render: |c, text, name, labels| {
+            c.bytes_sent.render(text, name, labels, &SIZE_BYTES, 1.0);
+        },
+    },
+];
+
+fn seconds(histogram: &Histogram<{ TIMES_NS.len() }>, text: &mut String, name: &str, labels: &str) {
+    histogram.render(text, name, labels, &TIMES_NS, 1e9);
+}
+
+/// What was counted for every route, piece by piece. `constant` are labels of all of it.
+pub fn pieces(constant: &str) -> impl Iterator<Item = String> {
     let mut live: Vec<Arc<RouteSeries>> = {
         let guard = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         guard.by_hash.values().filter_map(Weak::upgrade).collect()
@@ -194,66 +269,23 @@ pub fn render(text: &mut String, constant: &str) {
     live.sort_by(|a, b| {
         a.key.ingress.cmp(&b.key.ingress).then_with(|| a.key.host.cmp(&b.key.host))
     });
-    let counted: Vec<(String, &Counted)> = live
-        .iter()
-        .flat_map(|series| series.combinations().map(|at| (labels(&series.key, at, constant), at)))
-        .map(|(labels, at)| (labels, &at.counted))
-        .collect();
-    if counted.is_empty() {
-        return;
-    }
-    family(text, "requests", "counter", "The total number of client requests");
-    for (labels, counted) in &counted {
-        let count = counted.request_duration.count();
-        let _ = writeln!(text, "nginx_ingress_controller_requests{{{labels}}} {count}");
-    }
-    times(text, "request_duration_seconds", REQUEST, &counted, |c| &c.request_duration);
-    times(text, "response_duration_seconds", RESPONSE, &counted, |c| &c.response_duration);
-    times(text, "header_duration_seconds", HEADER, &counted, |c| &c.header_duration);
-    times(text, "connect_duration_seconds", CONNECT, &counted, |c| &c.connect_duration);
-    sizes(text, "request_size", REQUEST_SIZE, &LENGTH_BYTES, &counted, |c| &c.request_size);
-    sizes(text, "response_size", RESPONSE_SIZE, &LENGTH_BYTES, &counted, |c| &c.response_size);
-    sizes(text, "bytes_sent", BYTES_SENT, &SIZE_BYTES, &counted, |c| &c.bytes_sent);
-}
-
-const REQUEST: &str = "Time from the first byte of the request to the last of its answer";
-const RESPONSE: &str = "The time spent on receiving the response from the upstream server";
-const HEADER: &str = "The time spent on receiving first header from the upstream server";
-const CONNECT: &str = "The time spent on establishing a connection with the upstream server";
-const REQUEST_SIZE: &str = "The request length (including request line, header, and request body)";
-const RESPONSE_SIZE: &str = "The response length (including status line, header, and body)";
-const BYTES_SENT: &str = "DEPRECATED The number of bytes sent to a client";
-
-fn family(text: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(text, "# HELP nginx_ingress_controller_{name} {help}");
-    let _ = writeln!(text, "# TYPE nginx_ingress_controller_{name} {kind}");
-}
-
-fn times<'a>(
-    text: &mut String,
-    name: &str,
-    help: &str,
-    counted: &[(String, &'a Counted)],
-    of: impl Fn(&'a Counted) -> &'a Histogram<{ TIMES_NS.len() }>,
-) {
-    family(text, name, "histogram", help);
-    for (labels, counted) in counted {
-        of(counted).render(text, name, labels, &TIMES_NS, 1e9);
-    }
-}
-
-fn sizes<'a, const N: usize>(
-    text: &mut String,
-    name: &str,
-    help: &str,
-    bounds: &[u64; N],
-    counted: &[(String, &'a Counted)],
-    of: impl Fn(&'a Counted) -> &'a Histogram<N>,
-) {
-    family(text, name, "histogram", help);
-    for (labels, counted) in counted {
-        of(counted).render(text, name, labels, bounds, 1.0);
-    }
+    let of_family = live.len().div_ceil(SERIES_OF_A_PIECE);
+    (0..of_family * FAMILIES.len()).map(move |number| {
+        let (family, piece) = (&FAMILIES[number / of_family], number % of_family);
+        let mut text = String::new();
+        if piece == 0 {
+            let Family { name, kind, help, .. } = family;
+            let _ = writeln!(text, "# HELP nginx_ingress_controller_{name} {help}");
+            let _ = writeln!(text, "# TYPE nginx_ingress_controller_{name} {kind}");
+        }
+        for series in live.iter().skip(piece * SERIES_OF_A_PIECE).take(SERIES_OF_A_PIECE) {
+            for at in series.combinations() {
+                let labels = labels(&series.key, at, constant);
+                (family.render)(&at.counted, &mut text, family.name, &labels);
+            }
+        }
+        text
+    })
 }
 
 fn labels(key: &SeriesKey, at: &Combination, constant: &str) -> String {
@@ -314,8 +346,7 @@ mod tests {
     }
 
     fn rendered(host: &str) -> Vec<String> {
-        let mut text = String::new();
-        render(&mut text, "controller_class=\"podium\"");
+        let text: String = pieces("controller_class=\"podium\"").collect();
         let wanted = format!("host=\"{host}\"");
         text.lines().filter(|line| line.contains(&wanted)).map(str::to_owned).collect()
     }
