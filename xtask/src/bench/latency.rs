@@ -7,6 +7,7 @@ mod summary;
 
 use std::net::Ipv4Addr;
 
+use anyhow::Context;
 use serde_json::Value;
 
 use crate::bench::report::Report;
@@ -115,6 +116,8 @@ struct Measured {
     rate: Rounds,
     /// Time of the client's processor for an exchange: its own, and the kernel's on its behalf.
     cpu_ns: Rounds,
+    /// Exchanges that failed; their time is in no other figure.
+    failed: Rounds,
 }
 
 /// How much is measured.
@@ -212,6 +215,7 @@ impl Run<'_> {
             ns: Default::default(),
             rate: Rounds::default(),
             cpu_ns: Rounds::default(),
+            failed: Rounds::default(),
         };
         let mut measured: Vec<Measured> = (0..WAYS.len()).map(of).collect();
         for round in 0..self.scale.rounds[self.exchange] {
@@ -231,7 +235,8 @@ impl Run<'_> {
         let count = self.scale.count.to_string();
         let (action, _) = EXCHANGES[self.exchange];
         let args = [action, "--to", &to, "--count", &count, "--warmup", &warmup];
-        self.sites[way.site].ask(&self.bench.binaries, way.from, &args)
+        let seen = self.sites[way.site].ask(&self.bench.binaries, way.from, &args);
+        seen.with_context(|| format!("{} services, {}", self.workload.services, way.name))
     }
 }
 
@@ -243,6 +248,7 @@ impl Measured {
         let figure = |name: &str| seen[name].as_f64().unwrap_or(f64::NAN);
         self.rate.push(figure("count") / figure("seconds"));
         self.cpu_ns.push(figure("cpuNs") / figure("count"));
+        self.failed.push(figure("failed"));
     }
 
     fn p50(&self) -> &Rounds {

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 380.0;
 const LEFT: f64 = 76.0;
-const RIGHT: f64 = 176.0;
+const RIGHT: f64 = 216.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 52.0;
 /// Distinguishable without colour vision (Okabe and Ito).
@@ -135,9 +135,13 @@ impl Axis {
         self.from + share * (self.to - self.from)
     }
 
-    /// 1, 2 and 5 of each decade; only 1 where there are many decades.
+    /// 1, 2 and 5 of each decade; only 1 where there are many decades, more where there is hardly one.
     fn ticks(&self) -> Vec<f64> {
-        let steps: &[f64] = if self.high - self.low > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let steps: &[f64] = match self.high - self.low {
+            decades if decades > 3.0 => &[1.0],
+            decades if decades > 1.2 => &[1.0, 2.0, 5.0],
+            _ => &[1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0],
+        };
         #[expect(clippy::cast_possible_truncation, reason = "decades of a plot are few")]
         let decades = self.low.floor() as i32..=self.high.ceil() as i32;
         decades

@@ -33,6 +33,8 @@ pub use wiring::{CLIENT, NODE, OTHER_NODE, POD, endpoint, endpoint_elsewhere};
 pub const ENDPOINTS: u8 = 10;
 /// The port they listen on.
 pub const ENDPOINT_PORT: u16 = 8080;
+/// Where more than one exchange in so many fails, nothing is measured.
+const LOST_ONE_IN: u64 = 100;
 const AGENT_LIMIT: Duration = Duration::from_secs(180);
 
 /// Who balances.
@@ -113,9 +115,10 @@ impl Site {
             Contender::Direct => Ok(()),
             Contender::Podium(flags) => self.start_agents(workdir, binaries, workload, flags),
             Contender::Iptables => {
-                self.feed(&["iptables-restore", "--wait"], |_| workload.iptables())
+                let rules = |workload: &Workload, _| workload.iptables();
+                self.feed(&["iptables-restore", "--wait"], workload, rules)
             }
-            Contender::Nftables => self.feed(&["nft", "-f", "-"], |node| workload.nftables(node)),
+            Contender::Nftables => self.feed(&["nft", "-f", "-"], workload, Workload::nftables),
         }
     }
 
@@ -174,16 +177,25 @@ impl Site {
         self.agents.iter_mut().try_for_each(Process::check_alive)
     }
 
-    /// Runs a program of the system on each node with the input for its address.
-    fn feed(&self, command: &[&str], input: impl Fn(Ipv4Addr) -> String) -> anyhow::Result<()> {
-        for (node, address) in self.network.nodes() {
-            let text = input(address);
+    /// Runs a program of the system on each node with rules for its address. The other node, which only
+    /// passes packets on, gets those of one service: the kernel takes minutes for 10,000 with nftables,
+    /// and lists that are not walked there are to the contender's advantage.
+    fn feed(
+        &self,
+        command: &[&str],
+        workload: &Workload,
+        rules: impl Fn(&Workload, Ipv4Addr) -> String,
+    ) -> anyhow::Result<()> {
+        let few = Workload { services: 1, ..workload.clone() };
+        for ((node, address), workload) in self.network.nodes().into_iter().zip([workload, &few]) {
+            let text = rules(workload, address);
             node.run(|| feed(command, &text))?.with_context(|| command.join(" "))?;
         }
         Ok(())
     }
 
-    /// Runs the load generator on the processor of clients, and gives what it saw.
+    /// Runs the load generator on the processor of clients, and gives what it saw. Single exchanges that
+    /// failed are in there, for who asks to tell; many are an error.
     pub fn ask(&self, binaries: &Binaries, from: From, args: &[&str]) -> anyhow::Result<Value> {
         let (netns, cgroup) = match from {
             From::Pod => (&self.network.pod, Some(&self.cgroups[0])),
@@ -194,8 +206,9 @@ impl Site {
         let client = client.args(["--cpu", CLIENT_CPU]);
         let text = client.inside(Some(netns.name()), cgroup)?.output()?;
         let seen: Value = serde_json::from_str(&text).context("read what the client saw")?;
+        let count = |name: &str| seen[name].as_u64().unwrap_or_default();
         ensure!(
-            seen["failed"] == 0,
+            count("failed") * LOST_ONE_IN <= count("count"),
             "{}: {} of the exchanges failed, the last one: {}",
             args.join(" "),
             seen["failed"],

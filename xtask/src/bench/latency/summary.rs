@@ -7,7 +7,7 @@ use super::{
     Scale, WAYS,
 };
 use crate::bench::report::{Figure, Promise, Report, Series};
-use crate::bench::stats::{Bar, Rounds};
+use crate::bench::stats::{Bar, ROUNDS_MIN, Rounds};
 
 /// How wide the likely range of a ratio may be, as a share of it, to say something of a bar it lies on.
 const SPREAD_MAX: f64 = 0.02;
@@ -17,6 +17,7 @@ const BUSY_MAX: f64 = 1.2;
 
 /// Adds everything to the report.
 pub fn add(measured: &[Measured], scale: &Scale, report: &mut Report) {
+    lost(measured, report);
     for exchange in 0..EXCHANGES.len() {
         let found = Found { measured, exchange };
         figures(&found, report);
@@ -52,6 +53,27 @@ impl<'a> Found<'a> {
     }
 }
 
+/// What failed in a round at worst, of every way through Podium: nothing shall.
+fn lost(measured: &[Measured], report: &mut Report) {
+    let of_podium = measured.iter().filter(|one| WAYS[one.way].name.starts_with("podium"));
+    for one in of_podium.filter(|one| one.failed.max() > 0.0) {
+        let mut found = Rounds::default();
+        (0..ROUNDS_MIN).for_each(|_| found.push(one.failed.max()));
+        let (way, exchange) = (WAYS[one.way].name, EXCHANGES[one.exchange].1);
+        report.promise(Promise {
+            what: format!(
+                "{exchange}, {} services, {way}: failed in a round at worst",
+                one.services
+            ),
+            unit: "exchanges",
+            found,
+            bar: Bar::AtMost(0.0),
+            spread_max: SPREAD_MAX,
+            steady: false,
+        });
+    }
+}
+
 fn figures(found: &Found<'_>, report: &mut Report) {
     let (_, title) = EXCHANGES[found.exchange];
     for one in found.all() {
@@ -71,6 +93,7 @@ fn figures(found: &Found<'_>, report: &mut Report) {
                 "p99.9": one.ns[3].to_json(),
                 "exchangesPerSecond": one.rate.to_json(),
                 "clientCpuNs": one.cpu_ns.to_json(),
+                "failed": one.failed.to_json(),
             }),
         });
     }
