@@ -46,6 +46,7 @@ pub struct Chosen {
 /// calls a function that copies byte by byte, which takes longer than finding a flow.
 #[inline(always)]
 pub fn copy<T: Copy>(to: &mut T, from: *const T) {
+    const { assert!(size_of::<T>() <= LEN_MAX) };
     let to = ptr::from_mut(to);
     match align_of::<T>() {
         8 => copy_words::<u64, { LEN_MAX / 8 }>(to.cast(), from.cast(), size_of::<T>() / 8),

@@ -24,7 +24,7 @@ use crate::bench::workload::{SERVICE_CIDR, Workload};
 
 const AGENT_LIMIT: Duration = Duration::from_secs(60);
 /// How long a burst may take to come out again.
-const BURST_LIMIT: Duration = Duration::from_millis(200);
+const BURST_LIMIT: Duration = Duration::from_secs(2);
 /// Less of what was sent must not come out, or what is counted is not what was spent.
 const DELIVERED_MIN: f64 = 0.95;
 /// Flows that are established, a power of two.
