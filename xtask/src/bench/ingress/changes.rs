@@ -127,7 +127,7 @@ impl Changes {
 fn endpoint_change(contender: &Contender, pen: Pen<'_>, turn: u32) -> anyhow::Result<f64> {
     let routes = contender.routes;
     // Those of services that do not exist.
-    let wanted = routes.endpoints(routes.services + turn % 2);
+    let wanted = routes.endpoints(routes.services + turn);
     let mut asker = Asker::new(contender.http());
     asker.ask(HOST, "/p0/1").context("ask before the change")?;
     std::thread::sleep(PAUSE);
@@ -189,7 +189,7 @@ pub fn measure_reload(
     let path = contender.folder().join("nginx.conf");
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let one = |turn: u32| -> anyhow::Result<f64> {
-        let wanted = routes.endpoints(routes.services + turn % 2);
+        let wanted = routes.endpoints(routes.services + turn);
         let servers: String =
             wanted.iter().map(|address| format!(" server {address}:8080;")).collect();
         let line = text.lines().find(|line| line.starts_with("upstream s0 "));

@@ -15,8 +15,11 @@ use serde_json::{Value, json};
 pub const ENDPOINT_PORT: u16 = 8080;
 /// Of every object.
 pub const NAMESPACE: &str = "bench";
-/// Idle connections that are kept to the endpoints of a service.
+/// Endpoints of all services together.
+const ENDPOINTS: u32 = 40;
+/// Idle connections that are kept to endpoints, as ingress-nginx does; nginx counts those of each service.
 const KEEPALIVE: u32 = 320;
+const KEEPALIVE_EACH_MIN: u32 = 4;
 
 /// Hosts with paths, each of which leads to one of the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,9 @@ pub struct Routes {
     pub services: u32,
     /// Endpoints of each service.
     pub endpoints_each: u32,
+    /// nginx serves them over TLS too. It makes a context of TLS for each host, which takes it minutes
+    /// where hosts are thousands.
+    nginx_tls: bool,
 }
 
 /// What nginx does for all routes: what it forwards is what ingress-nginx forwards.
@@ -44,6 +50,8 @@ server_names_hash_max_size 65536;
 server_names_hash_bucket_size 128;
 ssl_protocols TLSv1.2 TLSv1.3;
 ssl_session_cache shared:SSL:10m;
+map $https $hsts { default ''; on 'max-age=31536000; includeSubDomains'; }
+add_header Strict-Transport-Security $hsts;
 proxy_http_version 1.1;
 proxy_connect_timeout 5s;
 proxy_next_upstream error timeout;
@@ -74,20 +82,17 @@ pub struct Place<'a> {
 }
 
 impl Routes {
-    /// So many routes, ten of each host where there are many; up to ten services.
+    /// So many routes, ten of each host where there are many; up to ten services, and as many endpoints
+    /// however many those are: routes are to make the difference, not connections.
     pub fn new(count: u32) -> Routes {
         let paths = count.clamp(1, 10);
-        Routes {
-            hosts: count.div_ceil(paths),
-            paths,
-            services: count.clamp(1, 10),
-            endpoints_each: 4,
-        }
+        let hosts = count.div_ceil(paths);
+        Routes { hosts, paths, services: paths, endpoints_each: ENDPOINTS / paths, nginx_tls: true }
     }
 
     /// So many routes, each of a host and a service of its own.
     pub fn apart(count: u32) -> Routes {
-        Routes { hosts: count, paths: 1, services: count, endpoints_each: 2 }
+        Routes { hosts: count, paths: 1, services: count, endpoints_each: 2, nginx_tls: false }
     }
 
     /// How many there are.
@@ -157,8 +162,9 @@ ssl_certificate_key {certificate};
 "#
         );
         text.push_str(NGINX_HTTP);
+        let keepalive = (KEEPALIVE / self.services).max(KEEPALIVE_EACH_MIN);
         for service in 0..self.services {
-            let _ = write!(text, "upstream s{service} {{ keepalive {KEEPALIVE};");
+            let _ = write!(text, "upstream s{service} {{ keepalive {keepalive};");
             text.push_str(" keepalive_requests 10000;");
             for endpoint in self.endpoints(service) {
                 let _ = write!(text, " server {endpoint}:{ENDPOINT_PORT};");
@@ -166,9 +172,11 @@ ssl_certificate_key {certificate};
             text.push_str(" }\n");
         }
         for host in 0..self.hosts {
+            let tls =
+                if self.nginx_tls { format!("listen {address}:443 ssl; ") } else { String::new() };
             let _ = writeln!(
                 text,
-                "server {{ listen {address}:80; listen {address}:443 ssl; server_name h{host}.bench.example;"
+                "server {{ listen {address}:80; {tls}server_name h{host}.bench.example;"
             );
             for path in 0..self.paths {
                 let service = self.service(host, path);
@@ -220,6 +228,7 @@ frontend web
   http-request set-header X-Forwarded-Scheme %[var(txn.scheme)]
   http-request set-header X-Scheme %[var(txn.scheme)]
   http-request del-header Proxy
+  http-response set-header Strict-Transport-Security "max-age=31536000; includeSubDomains" if {{ ssl_fc }}
   log-format '%ci - - [%tr] %{{+Q}}r %ST %B %{{+Q}}[capture.req.hdr(0)] %{{+Q}}[capture.req.hdr(1)] %U %Ta [%b] [] %si:%sp %B %Tr %ST %[var(txn.id)]'
   use_backend %[base,map_beg({},none)]
 backend none
