@@ -7,16 +7,19 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use podium_tests::binaries::Binaries;
 use podium_tests::cgroup::Cgroup;
 use podium_tests::cluster::Cluster;
 use podium_tests::process::{Launch, Process};
+use podium_tests::wait::wait_until;
 
 use crate::bench::sync::http::Connection;
 
 const METRICS_PORT: u16 = 10249;
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// `BPF_OBJ_GET` of `linux/bpf.h`.
 const BPF_OBJ_GET: libc::c_long = 7;
 /// The maps that grow with services and their endpoints.
@@ -68,6 +71,18 @@ impl<'a> Agent<'a> {
     pub fn metrics(&self) -> anyhow::Result<Metrics> {
         let mut connection = Connection::open(&self.cluster.control.netns, METRICS_PORT)?;
         connection.request("GET", "/metrics", "").map(Metrics)
+    }
+
+    /// Waits until the first pass is done, and gives the metrics then.
+    pub fn wait_in_step(&self) -> anyhow::Result<Metrics> {
+        wait_until("the agent is in step", START_LIMIT, || {
+            let metrics = self.metrics().map_err(|error| format!("{error:#}"))?;
+            match metrics.value("kubeproxy_sync_proxy_rules_duration_seconds_count") {
+                Ok(count) if count > 0.0 => Ok(metrics),
+                Ok(_) => Err("it has made no pass".to_owned()),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })
     }
 
     /// Memory of the process in MiB: now, and at most so far.
