@@ -128,9 +128,6 @@ mod tests {
         }
         assert_eq!(kept.all().len(), 2, "there are two seats");
         assert!(kept.take(late, IDLE).is_none(), "idle for too long");
-        for (_, end) in theirs.iter().enumerate() {
-            end.set_nonblocking(false).unwrap();
-        }
         let (ours, mut talking) = connected().await;
         kept.keep(ours, now, &seats);
         talking.set_nonblocking(false).unwrap();

@@ -65,6 +65,7 @@ pub enum Next {
 }
 
 /// What becomes of what a client sent.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and on the stack")]
 enum Decision {
     /// More has to be read.
     Incomplete,

@@ -17,6 +17,7 @@ pub const LINES_MAX: usize = 100;
 pub type Lines<'a> = [MaybeUninit<Header<'a>>; LINES_MAX];
 
 /// What was read of a request.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and on the stack")]
 pub enum Head<'a> {
     /// Not all of its head.
     Incomplete,
@@ -82,11 +83,7 @@ fn scan<'a>(lines: &[Header<'a>]) -> Option<(&'a [u8], bool)> {
         }
         let is = |other: &str| line.name.eq_ignore_ascii_case(other);
         match name.first().map(u8::to_ascii_lowercase) {
-            Some(b'h') if is("host") => {
-                if host.replace(line.value).is_some() {
-                    return None;
-                }
-            }
+            Some(b'h') if is("host") && host.replace(line.value).is_some() => return None,
             Some(b'h') if is("http2-settings") => return None,
             Some(b'c') if is("connection") => match line.value {
                 value if value.eq_ignore_ascii_case(b"close") => closes = true,
