@@ -98,12 +98,15 @@ pub struct Backend {
     affinity_key: OnceLock<Box<str>>,
 }
 
+/// A DNS name and a port.
+type Name = (Arc<str>, u16);
+
 /// Where endpoints are said to be, and what names among them stand for.
 #[derive(Debug, Default)]
 struct Source {
     addresses: Arc<[Address]>,
     /// In no order; most have none.
-    resolved: Vec<((Arc<str>, u16), Vec<SocketAddr>)>,
+    resolved: Vec<(Name, Vec<SocketAddr>)>,
 }
 
 impl Source {
@@ -121,7 +124,7 @@ impl Source {
     }
 
     /// What a name stands for, if that is known.
-    fn resolved(&self, name: &(Arc<str>, u16)) -> Option<&Vec<SocketAddr>> {
+    fn resolved(&self, name: &Name) -> Option<&Vec<SocketAddr>> {
         self.resolved.iter().find(|(known, _)| known == name).map(|(_, found)| found)
     }
 }
@@ -157,7 +160,7 @@ impl Backend {
     }
 
     /// Names among the addresses.
-    fn names(&self) -> Vec<(Arc<str>, u16)> {
+    fn names(&self) -> Vec<Name> {
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let names = source.addresses.iter().filter_map(|address| match address {
             Address::Name(name, port) => Some((name.clone(), *port)),
@@ -167,14 +170,14 @@ impl Backend {
     }
 
     /// Whether the backend waits for what a name stands for.
-    fn lacks(&self, name: &(Arc<str>, u16)) -> bool {
+    fn lacks(&self, name: &Name) -> bool {
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         source.addresses.contains(&Address::Name(name.0.clone(), name.1))
             && source.resolved(name).is_none()
     }
 
     /// Takes what a name stands for.
-    fn resolve(&self, name: &(Arc<str>, u16), found: &[SocketAddr]) {
+    fn resolve(&self, name: &Name, found: &[SocketAddr]) {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = source.addresses.contains(&Address::Name(name.0.clone(), name.1));
         let known = source.resolved(name).is_some_and(|known| known == found);

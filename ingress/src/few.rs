@@ -13,6 +13,10 @@ pub enum FewMap<K, V> {
     /// In no order.
     Few(Vec<(K, V)>),
     /// Many.
+    #[expect(
+        clippy::box_collection,
+        reason = "it is seldom there, and would make all of them larger"
+    )]
     Many(Box<HashMap<K, V>>),
 }
 

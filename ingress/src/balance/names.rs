@@ -1,7 +1,7 @@
 //! Names of ExternalName Services: looked up again and again, beside all requests. What was found last
 //! stays while a lookup fails.
 
-use super::Backend;
+use super::{Backend, Name};
 use crate::snapshot::Snapshot;
 use arc_swap::ArcSwap;
 use std::collections::{BTreeSet, HashMap};
@@ -15,8 +15,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon after a lookup without an answer the next one follows.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-
-type Name = (Arc<str>, u16);
 
 /// Keeps the names in snapshots resolved, forever.
 pub async fn keep_resolved(snapshots: Arc<ArcSwap<Snapshot>>) {

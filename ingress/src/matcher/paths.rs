@@ -16,10 +16,13 @@ pub struct PathMatcher<R> {
     elements_max: usize,
 }
 
+/// A text and its rules.
+type Text<R> = (Arc<[u8]>, ByType<R>);
+
 /// Rules by their text. Most hosts have a few: to compare with each takes less than one look-up.
 #[derive(Clone, Debug)]
 enum Rules<R> {
-    Few(Arc<[(Arc<[u8]>, ByType<R>)]>),
+    Few(Arc<[Text<R>]>),
     Many(Shards<Arc<[u8]>, ByType<R>>),
 }
 
@@ -71,7 +74,7 @@ impl<R: Clone> PathMatcher<R> {
     pub fn set(&mut self, path_type: PathType, path: &Arc<str>, rule: Option<R>) {
         let key: Arc<[u8]> = path.clone().into();
         let mut rules =
-            self.rules.get(&*key).cloned().unwrap_or(ByType { exact: None, prefix: None });
+            self.rules.get(&key).cloned().unwrap_or(ByType { exact: None, prefix: None });
         if path_type == PathType::Prefix && rule.is_some() {
             self.elements_max = self.elements_max.max(elements(&key));
         }
@@ -115,7 +118,7 @@ impl<R: Clone> PathMatcher<R> {
 }
 
 /// The rule for a path among a few.
-fn find_among<'a, R>(few: &'a [(Arc<[u8]>, ByType<R>)], path: &[u8]) -> Option<&'a R> {
+fn find_among<'a, R>(few: &'a [Text<R>], path: &[u8]) -> Option<&'a R> {
     let mut longest: Option<(usize, &R)> = None;
     for (key, rules) in few {
         let rest = if **key == *b"/" { Some(path) } else { path.strip_prefix(&**key) };

@@ -467,8 +467,13 @@ impl Scope<'_, '_> {
                 return self.problem(format!("{place}.pathType"), why);
             }
         };
-        let root = names::shared("/");
-        let text = if path.text.is_empty() { &root } else { &path.text };
+        let root;
+        let text = if path.text.is_empty() {
+            root = names::shared("/");
+            &root
+        } else {
+            &path.text
+        };
         if !text.starts_with('/') {
             let why = format!("{text:?} does not start with a slash");
             return self.problem(format!("{place}.path"), why);

@@ -26,6 +26,7 @@ pub struct Host {
     /// Claims that want to be expressions.
     regex_claims: u32,
     /// Paths to look at again.
+    #[expect(clippy::box_collection, reason = "it is empty nearly always, and hosts are many")]
     touched: Option<Box<HashSet<PathKey>>>,
     /// Serves what no rule matches, for the host without a name.
     catch_all: Option<Arc<Route>>,
