@@ -20,6 +20,8 @@ use tokio::sync::mpsc;
 const BATCH_MAX: usize = 4096;
 /// A Secret or ConfigMap just named gets this long to arrive before the rest goes ahead without it.
 const NAMED_WAIT: Duration = Duration::from_secs(2);
+/// A quiet moment after whole lists were read; memory is given back then.
+const LISTS_READ_WAIT: Duration = Duration::from_secs(1);
 /// Certificates expire without any object changing.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -67,22 +69,40 @@ impl Pending {
     }
 }
 
+/// What objects took while they were read lies scattered between what is kept; the allocator does not
+/// give that back by itself.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    tokio::task::spawn_blocking(|| {
+        // SAFETY: takes a number only, and may be called by any thread.
+        unsafe { libc::malloc_trim(0) }
+    });
+}
+
 impl Controller {
     /// Runs until the source ends.
     pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
         let kinds =
             if self.api.is_some() { WATCHED.into() } else { BTreeSet::from([Kind::Ingress]) };
         let mut pending = Pending { kinds, named: BTreeSet::new(), named_deadline: Instant::now() };
+        let mut read_lists = false;
         loop {
             let mut batch = Vec::new();
-            let wait = if pending.named.is_empty() {
+            let wait = if read_lists {
+                LISTS_READ_WAIT
+            } else if pending.named.is_empty() {
                 RECHECK_INTERVAL
             } else {
                 pending.named_deadline.saturating_duration_since(Instant::now())
             };
             match tokio::time::timeout(wait, changes.recv_many(&mut batch, BATCH_MAX)).await {
                 Ok(0) => return,
-                Ok(_) => {}
+                Ok(_) => read_lists |= batch.iter().any(Change::is_list),
+                Err(_) if read_lists => {
+                    read_lists = false;
+                    give_memory_back();
+                    continue;
+                }
                 // Overdue objects no longer hold anything up; their watches go on.
                 Err(_) => pending.named.clear(),
             }

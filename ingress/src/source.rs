@@ -22,6 +22,11 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether it brings many objects at once.
+    pub fn is_list(&self) -> bool {
+        matches!(self, Change::Replace(_, None, _) | Change::Everything(..))
+    }
+
     /// Makes the change.
     pub fn apply_to(self, world: &mut World) {
         match self {
