@@ -83,10 +83,14 @@ impl Gathered {
     ) -> Poll<io::Result<usize>> {
         loop {
             let waiting = self.rest().len();
-            let mut slices = Vec::with_capacity(1 + more.len().min(SLICES_MAX));
-            slices.push(IoSlice::new(self.rest()));
-            slices.extend(more.iter().take(SLICES_MAX).map(|slice| IoSlice::new(slice)));
-            let sent = ready!(Pin::new(&mut *writer).poll_write_vectored(cx, &slices))?;
+            let sent = if more.is_empty() {
+                ready!(Pin::new(&mut *writer).poll_write(cx, self.rest()))?
+            } else {
+                let mut slices = Vec::with_capacity(1 + more.len().min(SLICES_MAX));
+                slices.push(IoSlice::new(self.rest()));
+                slices.extend(more.iter().take(SLICES_MAX).map(|slice| IoSlice::new(slice)));
+                ready!(Pin::new(&mut *writer).poll_write_vectored(cx, &slices))?
+            };
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
