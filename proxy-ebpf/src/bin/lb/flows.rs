@@ -16,7 +16,7 @@ use crate::{
     packet::{Fragment, Packet, signals},
     ports,
     report::{self, Decision},
-    scratch::{Chosen, Scratch, copy},
+    scratch::{Chosen, Scratch, copy_from},
     service::{self, Refusal},
 };
 
@@ -69,10 +69,10 @@ pub fn known(scratch: &mut Scratch, hook: Hook) -> bool {
     let key: &FlowKey = key;
     *now_ns = report::recently_ns();
     let Some(found) = FLOWS.get_ptr_mut(key) else { return false };
-    // Map memory stays readable. The element of a flow that was just evicted may be given
+    // SAFETY: map memory stays readable. The element of a flow that was just evicted may be given
     // to another while it is read or written here: what is written are the state, which comes
     // right with the next packets, the time, and a generation, which only asks for a look.
-    copy(flow, found);
+    unsafe { copy_from(flow, found) };
     if packet.needs_live_endpoint() && flow.flags & flags::ORIGIN != 0 {
         let generation = service::generation(flow.service_id);
         if generation != flow.generation {

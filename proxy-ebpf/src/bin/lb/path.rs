@@ -63,9 +63,9 @@ pub fn egress(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal>
         report::account(flow.service_id, 0, 1, u64::from(packet.bytes));
     }
     if flow.flags & flags::PORT_REWRITTEN != 0 {
-        copy(ends, &raw const flow.to);
+        copy(ends, &flow.to);
     } else {
-        copy(ends, &raw const packet.tuple);
+        copy(ends, &packet.tuple);
         ends.src = flow.to.src;
         ends.src_port = flow.to.src_port;
     }
@@ -111,9 +111,9 @@ fn is_unallocated(ip: &[u8; 16]) -> bool {
 fn to_endpoint_only(buffer: &Buffer, scratch: &mut Scratch) -> Result<Action, Refusal> {
     let Scratch { packet, flow, ends, .. } = scratch;
     if flow.flags & flags::PORT_REWRITTEN != 0 {
-        copy(ends, &raw const flow.to);
+        copy(ends, &flow.to);
     } else {
-        copy(ends, &raw const packet.tuple);
+        copy(ends, &packet.tuple);
         ends.dst = flow.to.dst;
         ends.dst_port = flow.to.dst_port;
     }

@@ -152,7 +152,7 @@ pub fn look_up<F: Frame>(
         && total_len <= found.mtu
         && is_same(&found.to, to);
     if is_good {
-        copy(hop, &raw const found.hop);
+        copy(hop, &found.hop);
         return Ok(());
     }
     let mtu = ask(frame, packet, to, total_len, hop)?;

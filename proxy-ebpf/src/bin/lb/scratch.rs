@@ -45,7 +45,17 @@ pub struct Chosen {
 /// Copies a value word by word. Where the compiler cannot know that two places are different ones, it
 /// calls a function that copies byte by byte, which takes longer than finding a flow.
 #[inline(always)]
-pub fn copy<T: Copy>(to: &mut T, from: *const T) {
+pub fn copy<T: Copy>(to: &mut T, from: &T) {
+    // SAFETY: a reference may be read.
+    unsafe { copy_from(to, from) }
+}
+
+/// The same of what others may write meanwhile.
+///
+/// # Safety
+/// `from` is aligned, and as many bytes as a `T` has can be read there; any of them make a `T`.
+#[inline(always)]
+pub unsafe fn copy_from<T: Copy>(to: &mut T, from: *const T) {
     const { assert!(size_of::<T>() <= LEN_MAX) };
     let to = ptr::from_mut(to);
     match align_of::<T>() {
@@ -62,10 +72,10 @@ const LEN_MAX: usize = 64;
 fn copy_words<W: Copy, const MAX: usize>(to: *mut W, from: *const W, words: usize) {
     for index in 0..MAX {
         if index < words {
-            // SAFETY: within the value that the caller has, or may read.
-            let word = unsafe { from.add(index).read_volatile() };
-            // SAFETY: as above.
-            unsafe { to.add(index).write_volatile(word) };
+            // SAFETY: within the value that the caller may read.
+            let word = unsafe { from.wrapping_add(index).read_volatile() };
+            // SAFETY: within the value that the caller has.
+            unsafe { to.wrapping_add(index).write_volatile(word) };
         }
     }
 }
@@ -78,7 +88,7 @@ pub fn put<T, const N: usize>(to: &mut T, words: [u64; N]) {
     let to = ptr::from_mut(to).cast::<u64>();
     for (index, word) in words.into_iter().enumerate() {
         // SAFETY: within the value, and every bit pattern is one of its.
-        unsafe { to.add(index).write_volatile(word) };
+        unsafe { to.wrapping_add(index).write_volatile(word) };
     }
 }
 
