@@ -23,6 +23,7 @@ use podium_tests::workdir::Workdir;
 use serde_json::{Value, json};
 
 use crate::build::Project;
+use crate::down::BENCH_DIRS;
 use crate::setup;
 use report::Report;
 
@@ -96,7 +97,7 @@ pub fn run(project: &Project, choice: &Choice) -> anyhow::Result<bool> {
     let binaries = programs(project, choice)?;
     let started = Instant::now();
     let workdir = Workdir::create(
-        &project.target_dir().join("bench-work"),
+        &project.target_dir().join(BENCH_DIRS[0]),
         &format!("{PREFIX}-{}", std::process::id()),
     )?;
     let bench = Bench { project, workdir, binaries, quick: choice.quick };

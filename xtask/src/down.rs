@@ -1,4 +1,5 @@
-//! `cargo xtask down`: removes whatever a demo or a test left behind, from their records.
+//! `cargo xtask down`: removes whatever a demo, a test or a benchmark left behind, from their
+//! records.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,6 +7,9 @@ use std::path::PathBuf;
 use podium_tests::down::down;
 
 use crate::build::Project;
+
+/// Work folders of the benchmarks.
+pub const BENCH_DIRS: [&str; 2] = ["bench-work", "bench-work-api"];
 
 /// Work folder of the demo.
 pub fn demo_dir(project: &Project) -> PathBuf {
@@ -17,6 +21,7 @@ pub fn run(project: &Project) -> anyhow::Result<()> {
     let tests = fs::read_dir(project.binaries().tests_dir()).into_iter().flatten().flatten();
     let mut dirs: Vec<PathBuf> = tests.map(|entry| entry.path()).collect();
     dirs.push(demo_dir(project));
+    dirs.extend(BENCH_DIRS.map(|name| project.target_dir().join(name)));
     dirs.retain(|dir| dir.is_dir());
     if dirs.is_empty() {
         println!("nothing to take down");

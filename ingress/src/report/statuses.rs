@@ -37,12 +37,32 @@ pub struct Board {
 struct State {
     /// What every Ingress of ours should say; `None` while it is not known.
     wanted: Option<Value>,
-    /// What each says. Nearly all say the same.
-    present: BTreeMap<ObjectKey, Arc<Value>>,
+    /// What each says.
+    present: BTreeMap<ObjectKey, Present>,
+    /// How often anything was noted.
+    notes: u64,
     /// What was noted last.
     last: Arc<Value>,
     /// Those to be looked at.
     touched: BTreeSet<ObjectKey>,
+}
+
+/// What an Ingress says.
+#[derive(Debug)]
+struct Present {
+    /// Nearly all say the same.
+    status: Arc<Value>,
+    /// By which note that is known.
+    note: u64,
+}
+
+/// A status to be written.
+#[derive(Debug)]
+struct Due {
+    key: ObjectKey,
+    value: Value,
+    /// By which note it is due.
+    note: u64,
 }
 
 impl State {
@@ -77,7 +97,9 @@ impl Board {
             match ingress {
                 Some(ingress) => {
                     let status = state.share(status_of(ingress));
-                    state.present.insert(key.clone(), status);
+                    state.notes += 1;
+                    let present = Present { status, note: state.notes };
+                    state.present.insert(key.clone(), present);
                     state.touched.insert(key);
                 }
                 None => {
@@ -95,21 +117,25 @@ impl Board {
     }
 
     /// Those whose status is to be written, and what.
-    fn take_due(&self) -> Vec<(ObjectKey, Value)> {
+    fn take_due(&self) -> Vec<Due> {
         let mut state = self.state();
         let touched = std::mem::take(&mut state.touched);
         let Some(wanted) = state.wanted.clone() else {
             return Vec::new();
         };
-        let differs = |key: &ObjectKey| state.present.get(key).is_some_and(|now| **now != wanted);
-        touched.into_iter().filter(differs).map(|key| (key, wanted.clone())).collect()
+        let due = touched.into_iter().filter_map(|key| {
+            let present = state.present.get(&key).filter(|present| *present.status != wanted)?;
+            Some(Due { key, value: wanted.clone(), note: present.note })
+        });
+        due.collect()
     }
 
-    fn written(&self, key: &ObjectKey, value: Value) {
+    /// A status was written. What was noted meanwhile may be newer than that.
+    fn written(&self, Due { key, value, note }: Due) {
         let mut state = self.state();
         let value = state.share(value);
-        if let Some(present) = state.present.get_mut(key) {
-            *present = value;
+        if let Some(present) = state.present.get_mut(&key).filter(|present| present.note == note) {
+            present.status = value;
         }
     }
 
@@ -215,20 +241,21 @@ impl StatusWriter {
     /// True if everything due was written.
     async fn write_due(&self) -> bool {
         let due = self.board.take_due();
-        let writes = due.into_iter().map(|(key, value)| async move {
-            let status = json!({ "status": { "loadBalancer": { "ingress": value } } });
+        let writes = due.into_iter().map(|due| async move {
+            let key = &due.key;
+            let status = json!({ "status": { "loadBalancer": { "ingress": due.value } } });
             let api: Api<api::Ingress> = Api::namespaced(self.client.clone(), &key.namespace);
             let patch = Patch::Merge(&status);
             match api.patch_status(&key.name, &PatchParams::default(), &patch).await {
                 Ok(_) => {
-                    self.board.written(&key, value);
+                    self.board.written(due);
                     true
                 }
                 Err(Error::Api(status)) if status.code == 404 => true,
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
                     tracing::warn!(error, "writing the status of Ingress {key}");
-                    self.board.failed(key);
+                    self.board.failed(due.key);
                     false
                 }
             }
@@ -262,16 +289,33 @@ mod tests {
         assert!(board.take_due().is_empty(), "nothing is wanted yet");
         let wanted = json!([{"ip": "192.0.2.1"}]);
         board.want(wanted.clone());
-        assert_eq!(board.take_due(), [(api.clone(), wanted.clone())]);
+        let due = |board: &Board| -> Vec<(ObjectKey, Value)> {
+            board.take_due().into_iter().map(|due| (due.key, due.value)).collect()
+        };
+        assert_eq!(due(&board), [(api.clone(), wanted.clone())]);
         board.failed(api.clone());
-        assert_eq!(board.take_due(), [(api.clone(), wanted.clone())]);
-        board.written(&api, wanted);
+        let mut all = board.take_due();
+        assert_eq!((&all[0].key, &all[0].value), (&api, &wanted));
+        board.written(all.remove(0));
         board.touch_all();
         assert!(board.take_due().is_empty());
         board.want(json!([]));
         assert_eq!(board.take_due().len(), 2);
         board.note([(web, None)].into_iter());
         board.touch_all();
+        assert_eq!(board.take_due().len(), 1);
+    }
+    #[test]
+    fn what_another_hand_writes_meanwhile_is_seen() {
+        let board = Board::default();
+        let web = ObjectKey::new("shop", "web");
+        board.want(json!([{"ip": "192.0.2.1"}]));
+        board.note([(web.clone(), Some(&ingress(json!([]))))].into_iter());
+        let mut ours = board.take_due();
+        // The API has our write, and then another one, before we learn that ours is done.
+        let other = ingress(json!([{"ip": "192.0.2.9"}]));
+        board.note([(web, Some(&other))].into_iter());
+        board.written(ours.remove(0));
         assert_eq!(board.take_due().len(), 1);
     }
 }

@@ -135,7 +135,7 @@ impl Scale {
         if quick {
             return Scale { sizes: vec![1, 500], rounds: [7, 5, 5], count: 60 };
         }
-        Scale { sizes: vec![1, 100, 1_000, 10_000], rounds: [25, 11, 11], count: 400 }
+        Scale { sizes: vec![1, 100, 1_000, 10_000], rounds: [21, 7, 7], count: 400 }
     }
 }
 

@@ -34,8 +34,8 @@ const IPTABLES: usize = 4;
 
 /// Traffic, and how many bursts of it there are in a round.
 const TRAFFICS: [(&str, Traffic, u32); 2] = [
-    ("64 established flows", Traffic::Established, 400),
-    ("each packet a new flow", Traffic::New, 24),
+    ("64 established flows", Traffic::Established, 48),
+    ("each packet a new flow", Traffic::New, 12),
 ];
 
 /// Measures, and adds what it found to the report.
@@ -48,7 +48,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     nodes.iter_mut().try_for_each(Node::wait)?;
     let mut progress = Progress::new("rate", TRAFFICS.len() * rounds * nodes.len());
     for (name, traffic, bursts) in TRAFFICS {
-        let bursts = if bench.quick { bursts / 12 } else { bursts };
+        let bursts = if bench.quick { bursts / 4 } else { bursts };
         for node in &mut nodes {
             // Opens the flows, and finds neighbours.
             node.pass(Traffic::Established, 4)?;

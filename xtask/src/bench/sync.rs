@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::bench::report::{Figure, Promise, Report, Series};
 use crate::bench::stats::{Bar, ROUNDS_MIN, Rounds};
 use crate::bench::{Bench, PREFIX, Progress};
+use crate::down::BENCH_DIRS;
 use crate::setup::KUBECTL_NEWEST;
 use agent::{Agent, Maps};
 use follower::{Follower, now, serve};
@@ -93,7 +94,7 @@ struct Site {
 }
 
 fn measure_size(bench: &Bench, size: Size, progress: &mut Progress) -> anyhow::Result<Found> {
-    let folder = bench.project.target_dir().join("bench-work-api");
+    let folder = bench.project.target_dir().join(BENCH_DIRS[1]);
     let workdir = Workdir::create(&folder, &format!("{PREFIX}-api"))?;
     let cluster = Cluster::start(workdir, bench.binaries.clone())?;
     let cgroup = Cgroup::create(cluster.workdir(), "pods")?;

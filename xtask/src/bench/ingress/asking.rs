@@ -50,13 +50,35 @@ impl Asker {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
-        let length = value_of(&head, "content-length").and_then(|text| text.parse().ok());
-        let mut body = vec![0; length.ok_or(ErrorKind::InvalidData)?];
-        input.read_exact(&mut body)?;
+        let mut body = Vec::new();
+        match value_of(&head, "content-length").and_then(|text| text.parse().ok()) {
+            Some(length) => read_more(&mut input, length, &mut body)?,
+            None => read_chunks(&mut input, &mut body)?,
+        }
         if value_of(&head, "connection") != Some("close") {
             self.stream = Some(stream);
         }
         parse(&head, &String::from_utf8_lossy(&body))
+    }
+}
+
+fn read_more(input: &mut impl Read, length: usize, body: &mut Vec<u8>) -> io::Result<()> {
+    let before = body.len();
+    body.resize(before + length, 0);
+    input.read_exact(&mut body[before..])
+}
+
+/// Chunks without trailers, as podium-ingress sends its metrics.
+fn read_chunks(input: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        let mut line = String::new();
+        input.read_line(&mut line)?;
+        let size = usize::from_str_radix(line.trim(), 16).map_err(|_| ErrorKind::InvalidData)?;
+        read_more(input, size, body)?;
+        input.read_line(&mut line)?;
+        if size == 0 {
+            return Ok(());
+        }
     }
 }
 
