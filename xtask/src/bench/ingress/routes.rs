@@ -19,7 +19,7 @@ pub const NAMESPACE: &str = "bench";
 const ENDPOINTS: u32 = 40;
 /// Idle connections that are kept to endpoints, as ingress-nginx does; nginx counts those of each service.
 const KEEPALIVE: u32 = 320;
-const KEEPALIVE_EACH_MIN: u32 = 4;
+const KEEPALIVE_EACH_MIN: u32 = 1;
 
 /// Hosts with paths, each of which leads to one of the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
